@@ -1,0 +1,34 @@
+# Everything starts here: each target does its own set-up in .venv (see tools/setup_venv.sh).
+# PYTHON=/path/to/python3.12 make ... chooses the Python; PYTEST="-k decoder" goes to pytest.
+
+bin := .venv/bin
+PYTEST ?=
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the pinned packages (the other targets do it themselves)
+	@tools/setup_venv.sh
+
+demo: setup ## train on real data, export, prove the export equal, run it: about 20 minutes
+	@$(bin)/keras-transformer demo
+
+test: setup ## run the tests, and say what was skipped and why
+	@$(bin)/python -m pytest -q -rs $(PYTEST)
+
+check: setup ## what continuous integration wants: lint, format, types, tests
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+	@$(bin)/pyright
+	@$(bin)/python -m pytest -q -rs $(PYTEST)
+
+format: setup ## let ruff fix and format the code
+	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .
+
+clean: ## remove .venv, caches and built packages; runs/ and exported/ stay
+	@rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

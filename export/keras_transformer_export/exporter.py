@@ -1,0 +1,277 @@
+"""One call from a `Translator` to a proven bundle."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from keras_transformer.hypothesis import Hypothesis
+from keras_transformer_export import onnx_model, parity, saved_model
+from keras_transformer_export.bundle import (
+    MANIFEST,
+    METADATA_KEY,
+    Bundle,
+    BundleError,
+    Description,
+    ModelCard,
+    Signature,
+    SpecialIds,
+    TensorInfo,
+    write_manifest,
+)
+from keras_transformer_export.folders import written_aside
+from keras_transformer_export.model_card import model_card
+from keras_transformer_export.onnx_process import run_apart
+from keras_transformer_export.parity_report import ParityReport
+from keras_transformer_export.text_nodes import add_text_nodes
+
+FORMATS = ("saved_model", "onnx")
+PRECISIONS = ("float32",)
+PACKAGES = (
+    "keras", "tensorflow", "tensorflow-text", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
+    "onnxruntime-extensions", "sentencepiece", "numpy",
+)  # fmt: skip
+TEXTS = TensorInfo(dtype="string", shape=["B"])
+OUTPUTS = {
+    "scores": TensorInfo(dtype="float32", shape=["B", "n"]),
+    "ids": TensorInfo(dtype="int64", shape=["B", "n", "T"]),
+}
+Runtime = Callable[[list[list[str]]], list[list[Hypothesis]]]
+
+
+def export(
+    translator: Any,
+    folder: str | Path,
+    formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = PRECISIONS,
+    *,
+    sentences: Sequence[str] | None = None,
+    card: ModelCard | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Bundle:
+    """Write a bundle, and prove that every file in it gives what the Keras model gives.
+
+    The bundle is written aside and renamed into place when it is complete and proven: a failure
+    leaves nothing, and an old bundle as it was.
+
+    Args:
+        translator: a `Translator`.
+        folder: where the bundle is to be.
+        formats: "saved_model", "onnx" or both.
+        precisions: "float32".
+        sentences: source texts for the proof; None: what the training run held out.
+        card: what the model card says of data, licence and quality.
+        force: replace a bundle that is there.
+        progress: called with a line of text as each step begins.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        ValueError: an unknown format or precision, or the folder exists and may not be replaced.
+        ParityError: an exported file gives something else than the Keras model.
+        RuntimeError: the model cannot be converted.
+        OSError: the files cannot be written, as on a full disk.
+    """
+    _check_names("formats", formats, FORMATS)
+    _check_names("precisions", precisions, PRECISIONS)
+    folder = Path(folder).resolve()
+    _check_free(folder, force)
+    with written_aside(folder) as aside:
+        description = _describe(translator, formats, card)
+        chosen = parity.proof_sentences(translator, sentences)
+        runtimes: dict[str, Runtime] = {}
+        difference = None
+        (aside / "source.model").write_bytes(translator.source.serialized)
+        (aside / "target.model").write_bytes(translator.target.serialized)
+        if "saved_model" in formats:
+            progress("Writing the SavedModel")
+            saved_model.save(translator, aside / "saved_model")
+            runtimes["saved_model"] = _saved_model_runtime(aside / "saved_model", description)
+        if "onnx" in formats:
+            progress("Converting to ONNX")
+            difference = _write_onnx(translator, aside, description, chosen)
+            runtimes["model.onnx"] = _onnx_runtime(translator, aside / "model.onnx", description)
+            runtimes["model.ids.onnx"] = _onnx_runtime(
+                translator, aside / "model.ids.onnx", description
+            )
+        progress(f"Comparing with Keras on {len(chosen)} texts")
+        report = parity.compare(translator, chosen, runtimes, description.packages, difference)
+        report.write(aside)
+        _finish(aside, description, report)
+    return Bundle.open(folder)
+
+
+def _check_names(argument: str, given: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [given] if isinstance(given, str) else [name for name in given if name not in known]
+    if unknown or not given:
+        raise ValueError(
+            f"{argument} must be a sequence of one or more of {', '.join(map(repr, known))}. "
+            f"Received: {argument}={given!r}"
+        )
+
+
+def _check_free(folder: Path, force: bool) -> None:
+    """Refuse to replace what is there, and with `force` to delete anything but a bundle."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise ValueError(
+            f"folder must not exist yet. Choose another, or replace it with force=True (--force). "
+            f"Received: folder={str(folder)!r}"
+        )
+    try:
+        bundle = Bundle.open(folder)
+    except BundleError as error:
+        raise ValueError(
+            f"folder must be a bundle to be replaced: anything else is yours to delete. {error}"
+        ) from error
+    known = {MANIFEST, *bundle.manifest.files}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in known:
+            raise ValueError(
+                "folder must hold nothing but a bundle to be replaced. Move this file elsewhere: "
+                f"{path}"
+            )
+
+
+def _write_onnx(
+    translator: Any, folder: Path, description: Description, sentences: Sequence[str]
+) -> float:
+    """Write both ONNX files; returns how far the logits are from Keras."""
+    import onnx
+
+    from keras_transformer_export.logit_proof import max_logit_difference
+
+    ids_model = onnx_model.convert_search(translator.model).model
+    onnx.helper.set_model_props(ids_model, {METADATA_KEY: description.model_dump_json()})
+    special = description.special_ids
+    text_model = add_text_nodes(
+        ids_model,
+        translator.source.serialized,
+        translator.target.serialized,
+        pad_id=special.pad,
+        bos_id=special.bos,
+        eos_id=special.eos,
+    )
+    onnx.save(ids_model, folder / "model.ids.onnx")
+    onnx.save(text_model, folder / "model.onnx")
+    return max_logit_difference(translator, ids_model, sentences)
+
+
+def _saved_model_runtime(folder: Path, description: Description) -> Runtime:
+    def run(batches: list[list[str]]) -> list[list[Hypothesis]]:
+        translate = saved_model.load(folder)
+        results = []
+        for batch in batches:
+            outputs = translate(batch)
+            texts = [[text.decode() for text in row] for row in outputs["texts"]]
+            named = {**outputs, "translations": texts}
+            results.append(parity.hypotheses(named, description.special_ids))
+        return results
+
+    return run
+
+
+def _onnx_runtime(translator: Any, path: Path, description: Description) -> Runtime:
+    special = description.special_ids
+    texts = "texts" in description.signatures[path.name].inputs
+
+    def feed(batch: list[str]) -> dict[str, Any]:
+        if texts:
+            return {"texts": batch}
+        rows = [[*row, special.eos] for row in translator.source.encode(batch)]
+        return {"source_ids": parity.padded(rows, special.pad)}
+
+    def run(batches: list[list[str]]) -> list[list[Hypothesis]]:
+        outputs = run_apart(path, [feed(batch) for batch in batches])
+        if not texts:
+            for output in outputs:
+                rows = output["ids"][:, 0].tolist()
+                output["translations"] = [[t] for t in translator.target.decode(rows)]
+        return [parity.hypotheses(output, special) for output in outputs]
+
+    return run
+
+
+def _finish(folder: Path, description: Description, report: ParityReport) -> None:
+    (folder / "README.md").write_text(model_card(description, report), encoding="utf-8")
+    write_manifest(folder, description)
+
+
+def _describe(translator: Any, formats: Sequence[str], card: ModelCard | None) -> Description:
+    config = translator.config
+    return Description(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        packages=_packages(),
+        special_ids=SpecialIds(
+            pad=config.pad_id,
+            unk=config.unk_id,
+            bos=config.bos_id,
+            eos=config.eos_id,
+            start=config.start_id,
+        ),
+        source_vocab_size=config.source_vocab_size,
+        target_vocab_size=config.target_vocab_size,
+        max_source_ids=config.max_positions if config.positions == "learned" else None,
+        tokenizers={"source": "source.model", "target": "target.model"},
+        signatures=_signatures(formats),
+        card=_card(translator, card),
+    )
+
+
+def _card(translator: Any, card: ModelCard | None) -> ModelCard:
+    """Fill in what the training run says, where the caller says nothing."""
+    card = card or ModelCard()
+    recipe = translator.recipe
+    if recipe is None:
+        return card
+    known: dict[str, Any] = {"name": recipe.name, "data": recipe.data.kind}
+    known["recipe"] = recipe.model_dump(mode="json")
+    return card.model_copy(update={k: v for k, v in known.items() if not getattr(card, k)})
+
+
+def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
+    limit = TensorInfo(dtype="int64", shape=[], default=0)
+    penalty = TensorInfo(
+        dtype="float32", shape=[], default=onnx_model.DEFAULT_LENGTH_PENALTY
+    )
+    options = {"max_decoding_length": limit, "length_penalty": penalty}
+    translations = TensorInfo(dtype="string", shape=["B", "n"])
+    found: dict[str, Signature] = {}
+    if "onnx" in formats:
+        source_ids = TensorInfo(dtype="int64", shape=["B", "S"])
+        found["model.onnx"] = Signature(
+            inputs={"texts": TEXTS, **options}, outputs={"translations": translations, **OUTPUTS}
+        )
+        found["model.ids.onnx"] = Signature(
+            inputs={"source_ids": source_ids, **options}, outputs=OUTPUTS
+        )
+    if "saved_model" in formats:
+        found["saved_model"] = Signature(
+            inputs={"texts": TEXTS, "max_decoding_length": TensorInfo(dtype="int32", shape=[])},
+            outputs={
+                "texts": translations,
+                **OUTPUTS,
+                "ids": TensorInfo(dtype="int32", shape=["B", "n", "T"]),
+            },
+        )
+    return found
+
+
+def _packages() -> dict[str, str]:
+    from keras_transformer import __version__
+
+    versions = {"python": platform.python_version(), "keras-transformer": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

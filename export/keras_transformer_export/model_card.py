@@ -1,0 +1,74 @@
+"""README.md of a bundle."""
+
+from __future__ import annotations
+
+from keras_transformer_export.bundle import Description
+from keras_transformer_export.parity_report import ParityReport
+
+ONNX_USE = """## Use
+
+```python
+from keras_transformer_export.runtime import OnnxTranslator
+
+print(OnnxTranslator("model.onnx").translate(["{example}"])[0][0].text)
+```
+
+`model.onnx` takes and gives texts, and works alone; `model.ids.onnx` takes and gives ids, without
+custom operators. `export/README.md` of keras-transformer has the lines for plain ONNX Runtime.
+"""
+SAVED_MODEL_USE = """`saved_model/` is a TensorFlow SavedModel with the signature `serving_default`, for TensorFlow with
+`import tensorflow_text`.
+"""
+
+
+def model_card(description: Description, report: ParityReport) -> str:
+    """Return what a user of the bundle should know, as Markdown."""
+    card = description.card
+    facts = {
+        "Data": card.data,
+        "Licence": card.licence,
+        "Quality": card.metric,
+        "Made with": f"`{card.command}`" if card.command else "",
+        "Search": f"{description.search}, {description.precision}",
+        "Vocabulary": (
+            f"{description.source_vocab_size} source and {description.target_vocab_size} target ids"
+        ),
+        "Exported": description.created,
+    }
+    return "\n".join(
+        [
+            f"# {card.name or 'A keras-transformer model'}\n",
+            *(f"- **{name}**: {text}" for name, text in facts.items() if text),
+            "",
+            *_use(description, report),
+            "## Proof\n",
+            *_proof(report),
+            "",
+            "Versions: " + ", ".join(f"{n} {v}" for n, v in description.packages.items()) + ".",
+            "",
+        ]
+    )
+
+
+def _use(description: Description, report: ParityReport) -> list[str]:
+    parts = []
+    if "model.onnx" in description.signatures:
+        example = next((e.source for e in report.examples if e.source.isalpha()), "a text")
+        parts.append(ONNX_USE.format(example=example))
+    if "saved_model" in description.signatures:
+        parts.append(SAVED_MODEL_USE)
+    return parts
+
+
+def _proof(report: ParityReport) -> list[str]:
+    sizes = ", ".join(map(str, report.batch_sizes))
+    lines = [f"{report.sentences} texts in batches of {sizes} through the Keras model and:\n"]
+    for name, runtime in report.runtimes.items():
+        ties = f", {len(runtime.ties)} ties" if runtime.ties else ""
+        lines.append(
+            f"- `{name}`: equal ids and texts{ties}, scores within "
+            f"{runtime.max_score_difference:.1e}"
+        )
+    if report.max_logit_difference is not None:
+        lines.append(f"- logits within {report.max_logit_difference:.1e} of the largest")
+    return lines

@@ -1,0 +1,159 @@
+"""The Keras search as one ONNX graph: traced once, converted by tf2onnx, rewritten by our passes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
+
+from keras_transformer_export.graph_passes import optimize
+
+OPSET = 18  # the newest that tf2onnx writes
+DEFAULT_LENGTH_PENALTY = 0.6
+# Their values are what callers get who leave the input out.
+DEFAULTS = {
+    "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
+    "length_penalty": np.array(DEFAULT_LENGTH_PENALTY, "float32"),
+}
+SHAPES = {
+    "source_ids": ["B", "S"],
+    "max_decoding_length": [],
+    "length_penalty": [],
+    "ids": ["B", "n", "T"],
+    "scores": ["B", "n"],
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """An ONNX model, and what became of the graph on the way."""
+
+    model: ModelProto
+    nodes_before: int
+    nodes_after: int
+    passes: list[tuple[str, int]]
+
+
+def convert_search(model: Any) -> Conversion:
+    """Convert the search of a `Transformer` to ONNX, ids in and ids out.
+
+    Inputs: `source_ids` int64 [B, S]; `max_decoding_length` int64 scalar, by default 0 (source
+    length + 50); `length_penalty` float scalar, by default 0.6. Outputs: `ids` int64 [B, n, T],
+    `scores` float [B, n].
+
+    Raises:
+        RuntimeError: Keras or tf2onnx is of a version this code does not fit, or the model has
+            an operation that ONNX does not have; it is named.
+    """
+    import tensorflow as tf
+
+    raw = _convert(
+        _search(model),
+        [
+            tf.TensorSpec([None, None], "int64", name="source_ids"),
+            tf.TensorSpec([], "int64", name="max_decoding_length"),
+            tf.TensorSpec([], "float32", name="length_penalty"),
+        ],
+    )
+    optimized, passes = optimize(raw)
+    _refuse_foreign_operators(optimized)
+    _name_dimensions(optimized)
+    onnx.checker.check_model(optimized, full_check=True)
+    optimized.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in DEFAULTS.items())
+    return Conversion(optimized, _count(raw.graph), _count(optimized.graph), passes)
+
+
+def _search(model: Any) -> Callable[..., dict[str, Any]]:
+    from keras import ops
+
+    from keras_transformer.translator import generate
+
+    def search(source_ids: Any, max_decoding_length: Any, length_penalty: Any) -> dict[str, Any]:
+        found = generate(
+            model,
+            ops.cast(source_ids, "int32"),
+            ops.cast(max_decoding_length, "int32"),
+            length_penalty,
+        )
+        return {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
+
+    return search
+
+
+def _convert(function: Callable[..., Any], signature: list[Any]) -> ModelProto:
+    import tensorflow as tf
+    import tf2onnx
+
+    _fit_tf2onnx_to_keras()
+    traced = tf.function(function, input_signature=signature)
+    with _quiet_conversion():
+        converted, _ = tf2onnx.convert.from_function(traced, signature, opset=OPSET)
+    return converted
+
+
+def _fit_tf2onnx_to_keras() -> None:
+    """Apply the fix that Keras keeps for its own ONNX export: tf2onnx knows only Keras 2."""
+    try:
+        from keras.src.export.tf2onnx_lib import patch_tf2onnx
+    except ImportError as error:
+        import keras
+
+        raise RuntimeError(
+            "Keras must have keras.src.export.tf2onnx_lib.patch_tf2onnx, which version 3.15 has. "
+            f"Install keras>=3.15,<3.16 for the export. Received: keras {keras.__version__}"
+        ) from error
+    patch_tf2onnx()
+
+
+@contextlib.contextmanager
+def _quiet_conversion() -> Iterator[None]:
+    """Keep tf2onnx's log off the screen: what matters of it is checked afterwards."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _refuse_foreign_operators(model: ModelProto) -> None:
+    """tf2onnx reports success and leaves TensorFlow operators in the graph where it must give up."""
+    foreign = Counter(
+        node.op_type
+        for node in _all_nodes(model.graph)
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type)
+    )
+    if foreign:
+        names = ", ".join(f"{name} ({count}x)" for name, count in foreign.items())
+        raise RuntimeError(
+            "The model must be made of operations that tf2onnx can convert. Write the layer with "
+            f"other keras.ops, or export formats=('saved_model',) only. Received: {names}"
+        )
+
+
+def _name_dimensions(model: ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        tensor = helper.make_tensor_type_proto(
+            value.type.tensor_type.elem_type, SHAPES[value.name]
+        )
+        value.type.CopyFrom(tensor)
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _all_nodes(attribute.g)
+
+
+def _count(graph: GraphProto) -> int:
+    return sum(1 for _ in _all_nodes(graph))

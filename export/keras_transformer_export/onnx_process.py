@@ -1,0 +1,90 @@
+"""ONNX files run in a process of their own, where TensorFlow is not: as they will be deployed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, Any]
+
+
+def run_apart(path: Path, feeds: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Run a model once for each of `feeds`, on the CPU.
+
+    Args:
+        path: an ONNX file.
+        feeds: for each run the inputs by name: arrays, or lists of texts.
+
+    Returns:
+        For each run the outputs by name; texts as arrays of str.
+
+    Raises:
+        RuntimeError: ONNX Runtime cannot load or run the model, or TensorFlow was imported.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder:
+        questions, answers = Path(folder) / "questions.npz", Path(folder) / "answers.npz"
+        _save(questions, feeds)
+        command = [sys.executable, "-P", "-m", __name__, str(path), str(questions), str(answers)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        finished = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", check=False
+        )
+        if finished.returncode:
+            last = finished.stderr.strip().splitlines()[-1:] or [f"status {finished.returncode}"]
+            raise RuntimeError(f"ONNX Runtime cannot run {path.name}: {last[0]}")
+        return _load(answers)
+
+
+def _save(file: Path, runs: Sequence[Arrays]) -> None:
+    arrays = {
+        f"{index}/{name}": _without_objects(np.asarray(value))
+        for index, run in enumerate(runs)
+        for name, value in run.items()
+    }
+    np.savez(file, count=np.array(len(runs)), **arrays)
+
+
+def _without_objects(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.str_) if array.dtype == object else array
+
+
+def _load(file: Path) -> list[dict[str, np.ndarray]]:
+    with np.load(file) as arrays:
+        runs: list[dict[str, np.ndarray]] = [{} for _ in range(int(arrays["count"]))]
+        for key in arrays.files:
+            index, _, name = key.partition("/")
+            if name:
+                runs[int(index)][name] = arrays[key]
+    return runs
+
+
+def _main(path: str, questions: str, answers: str) -> None:
+    import onnxruntime
+    import onnxruntime_extensions
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    results = []
+    for feed in _load(Path(questions)):
+        inputs = {
+            name: value.astype(object) if value.dtype.kind == "U" else value
+            for name, value in feed.items()
+        }
+        results.append(dict(zip(names, session.run(names, inputs), strict=True)))
+    if "tensorflow" in sys.modules or "keras" in sys.modules:
+        raise SystemExit("TensorFlow or Keras was imported, but must not be needed here.")
+    _save(Path(answers), results)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,78 @@
+"""parity.json: what an export was proven on, and how far apart its runtimes are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keras_transformer_export.bundle import Bundle, BundleError
+
+REPORT = "parity.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tie(_Record):
+    """Two hypotheses that the full Keras model scores alike, so that rounding chose."""
+
+    source: str
+    keras_ids: list[int]
+    other_ids: list[int]
+    keras_score: float
+    other_score: float
+
+
+class RuntimeReport(_Record):
+    """How one exported file compares with Keras."""
+
+    compared: int
+    ties: list[Tie] = Field(default_factory=list)
+    max_score_difference: float = 0.0
+
+
+class Example(_Record):
+    """A source and what the Keras model made of it: `verify_bundle` runs it again."""
+
+    source: str
+    source_ids: list[int]
+    text: str
+    ids: list[int]
+    score: float
+
+
+class ParityReport(_Record):
+    """What was compared, and how large the differences are.
+
+    `max_logit_difference` is relative to the largest logit, teacher-forced, from the ONNX graph;
+    None where no ONNX file was made.
+    """
+
+    sentences: int
+    batch_sizes: list[int]
+    runtimes: dict[str, RuntimeReport]
+    max_logit_difference: float | None = None
+    packages: dict[str, str]
+    examples: list[Example]
+
+    def write(self, folder: Path) -> None:
+        """Write `parity.json` into a folder."""
+        text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False)
+        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, bundle: Bundle) -> ParityReport:
+        """Read the report of a bundle.
+
+        Raises:
+            BundleError: it is missing, changed, or no such report.
+        """
+        try:
+            return cls.model_validate_json(bundle.read(REPORT))
+        except ValidationError as error:
+            raise BundleError(
+                f"{bundle.folder / REPORT} must be a parity report ({error.errors()[0]['msg']})."
+            ) from error

@@ -1,0 +1,301 @@
+"""Texts in, hypotheses out, where only ONNX Runtime is installed."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.text.validation import check_texts
+from keras_transformer_export.bundle import (
+    MANIFEST,
+    METADATA_KEY,
+    Bundle,
+    BundleError,
+    Description,
+)
+
+Device = Literal["auto", "cpu", "cuda"]
+MOST_TEXTS = 64
+# Attention takes memory by the square of the length: long texts go in smaller batches.
+MOST_CHARACTERS = 16_384
+ONNX_ERRORS_ONLY = 3
+
+
+class OnnxTranslator:
+    """Translates with an exported `model.onnx`; needs no TensorFlow, Keras or SentencePiece.
+
+    One translator may be shared by threads. It is a context manager; `close` frees the model.
+
+    Args:
+        path: `model.onnx`, alone or in its bundle, or the folder of a bundle. In a bundle the
+            file's hash is checked.
+        device: "cpu", "cuda" (an error where it cannot be used), or "auto" (CUDA where it can).
+        intra_op_num_threads: threads of one operator; None: one for each core.
+
+    Raises:
+        ValueError: the file is missing, damaged, or not such a model (`BundleError` in a bundle).
+        RuntimeError: CUDA was asked for and cannot be used; TensorFlow was imported first.
+        ImportError: ONNX Runtime is not installed; the message says which extra brings it.
+
+    Example:
+        >>> with OnnxTranslator("exported/model.onnx") as translator:      # doctest: +SKIP
+        ...     translator.translate(["hello"])[0][0].text
+        'HH AH L OW'
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: Device = "auto",
+        intra_op_num_threads: int | None = None,
+    ):
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device must be 'auto', 'cpu' or 'cuda'. Received: device={device!r}")
+        if intra_op_num_threads is not None and intra_op_num_threads < 1:
+            raise ValueError(
+                "intra_op_num_threads must be 1 or more, or None for one each core. "
+                f"Received: intra_op_num_threads={intra_op_num_threads}"
+            )
+        onnxruntime, library = _import_runtime()
+        self.path = Path(path) / "model.onnx" if Path(path).is_dir() else Path(path)
+        providers = _providers(onnxruntime, device)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ONNX_ERRORS_ONLY
+        options.register_custom_ops_library(library)
+        if intra_op_num_threads is not None:
+            options.intra_op_num_threads = intra_op_num_threads
+        contents = _read(self.path)
+        try:
+            session = onnxruntime.InferenceSession(contents, options, providers=providers)
+        except Exception as error:  # ONNX Runtime has a class of its own for each kind of damage
+            raise ValueError(
+                f"{self.path} must be a model that ONNX Runtime can load. Copy or export it "
+                f"again. Received: {_first_line(error)}"
+            ) from error
+        if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+            raise RuntimeError(
+                "device='cuda' cannot be used: ONNX Runtime could not start its CUDA provider and "
+                'wrote the reason above. Install "keras-transformer[runtime-gpu]".'
+            )
+        self.description = _describe(self.path, session)
+        self._session: Any = session
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        beam_size: int = 1,
+        num_hypotheses: int = 1,
+        length_penalty: float = 0.6,
+        max_decoding_length: int | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Translate texts; the order is kept and each gets what it would get alone.
+
+        Args:
+            texts: any number of texts, the empty text included.
+            beam_size: 1: this file has greedy search.
+            num_hypotheses: hypotheses for each text: 1.
+            length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
+            max_decoding_length: most target tokens, end symbol included; None: source + 50.
+
+        Returns:
+            For each text its hypotheses, best first.
+
+        Raises:
+            ValueError: an option out of range, a text with U+0000 or a lone surrogate, a text
+                too long for learned positions, or a closed translator.
+        """
+        _check_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
+        checked = check_texts(texts)
+        results: list[list[Hypothesis]] = [[] for _ in checked]
+        for indices in _batches(checked):
+            batch = [checked[i] for i in indices]
+            found = self._run(batch, length_penalty, max_decoding_length or 0)
+            for index, hypotheses in zip(indices, found, strict=True):
+                results[index] = hypotheses
+        return results
+
+    def translate_iter(
+        self, lines: Iterable[str], *, chunk_size: int = 2048, **options: Any
+    ) -> Iterator[list[Hypothesis]]:
+        """Translate a stream of any length in constant memory, `chunk_size` texts at a time.
+
+        `options` are those of `translate`; the order is kept.
+        """
+        chunk: list[str] = []
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == chunk_size:
+                yield from self.translate(chunk, **options)
+                chunk = []
+        if chunk:
+            yield from self.translate(chunk, **options)
+
+    def close(self) -> None:
+        """Free the model; translations that are running end as usual."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(
+        self, texts: list[str], length_penalty: float, limit: int
+    ) -> list[list[Hypothesis]]:
+        session = self._session
+        if session is None:
+            raise ValueError("The translator must be open. Make a new one: this one was closed.")
+        feeds = {
+            "texts": np.array(texts, dtype=object),
+            "length_penalty": np.array(length_penalty, dtype=np.float32),
+            "max_decoding_length": np.array(limit, dtype=np.int64),
+        }
+        try:
+            outputs = session.run(["translations", "scores", "ids"], feeds)
+        except Exception as error:  # of a class that ONNX Runtime makes for each status
+            most = self.description.max_source_ids
+            if most is None:
+                raise
+            raise ValueError(
+                f"texts must have at most {most} tokens each, end symbol included: the model's "
+                f"positions are learned. Split long texts. Received: {_first_line(error)}"
+            ) from error
+        return [
+            [self._hypothesis(*parts) for parts in zip(*row, strict=True)]
+            for row in zip(*outputs, strict=True)
+        ]
+
+    def _hypothesis(self, text: str, score: np.floating[Any], ids: Any) -> Hypothesis:
+        special = self.description.special_ids
+        tokens: list[int] = ids.tolist()
+        finished = special.eos in tokens
+        if finished:
+            tokens = tokens[: tokens.index(special.eos)]
+        return Hypothesis(text, float(score), [i for i in tokens if i != special.pad], finished)
+
+
+def _import_runtime() -> tuple[Any, str]:
+    """Return the module onnxruntime and the path of the library with the text operators."""
+    loaded = list(sys.modules)
+    if "tensorflow" in loaded and (
+        "onnxruntime_extensions" not in loaded
+        or loaded.index("tensorflow") < loaded.index("onnxruntime_extensions")
+    ):
+        raise RuntimeError(
+            "onnxruntime_extensions must be imported before TensorFlow, or the process would "
+            "crash: both carry the same native library. Import keras_transformer's modules or "
+            "onnxruntime_extensions first, or use a process without TensorFlow."
+        )
+    try:
+        import onnxruntime
+        import onnxruntime_extensions
+    except ImportError as error:
+        raise ImportError(
+            "ONNX Runtime and its extensions are needed. Install them with: "
+            'pip install "keras-transformer[runtime]"'
+        ) from error
+    return onnxruntime, onnxruntime_extensions.get_library_path()
+
+
+def _providers(onnxruntime: Any, device: Device) -> list[str]:
+    # CUDA is named only where it can work: elsewhere ONNX Runtime writes errors on the screen.
+    cpu = ["CPUExecutionProvider"]
+    if device == "cpu":
+        return cpu
+    reason = _why_no_cuda(onnxruntime)
+    if reason is None:
+        return ["CUDAExecutionProvider", *cpu]
+    if device == "cuda":
+        raise RuntimeError(
+            f"device='cuda' cannot be used: {reason}. Install "
+            '"keras-transformer[runtime-gpu]" on a machine with an NVIDIA driver, or choose '
+            "device='cpu'."
+        )
+    return cpu
+
+
+def _why_no_cuda(onnxruntime: Any) -> str | None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime was built without CUDA"
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError as error:
+        return f"the NVIDIA driver cannot be loaded ({error})"
+    status = driver.cuInit(0)
+    return None if status == 0 else f"the NVIDIA driver finds no device (cuInit gives {status})"
+
+
+def _read(path: Path) -> bytes:
+    """Read a model file; in a bundle, only if it is the file that was exported."""
+    if not path.is_file():
+        raise ValueError(f"{path} must be an exported .onnx file, but there is no such file.")
+    if (path.parent / MANIFEST).is_file():
+        return Bundle.open(path.parent).read(path.name)
+    return path.read_bytes()
+
+
+def _describe(path: Path, session: Any) -> Description:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in metadata:
+        raise BundleError(
+            f"{path} must be a model that keras-transformer exported. Received: an ONNX file "
+            f"without the metadata {METADATA_KEY!r}"
+        )
+    description = Description.parse(metadata[METADATA_KEY], f"The metadata of {path}")
+    inputs = [value.name for value in session.get_inputs()]
+    if "texts" not in inputs:
+        raise ValueError(
+            f"{path} must take texts. Use model.onnx, which has the tokenizers inside. "
+            f"Received: a model with the inputs {', '.join(inputs)}"
+        )
+    return description
+
+
+def _check_options(
+    beam_size: int, num_hypotheses: int, length_penalty: float, max_decoding_length: int | None
+) -> None:
+    for name, value in (("beam_size", beam_size), ("num_hypotheses", num_hypotheses)):
+        if value != 1:
+            raise ValueError(
+                f"{name} must be 1: this file has greedy search. Received: {name}={value}"
+            )
+    if not math.isfinite(length_penalty):
+        raise ValueError(
+            f"length_penalty must be a finite number. Received: length_penalty={length_penalty}"
+        )
+    if max_decoding_length is not None and max_decoding_length < 1:
+        raise ValueError(
+            "max_decoding_length must be 1 or more, or None for the source length + 50. "
+            f"Received: max_decoding_length={max_decoding_length}"
+        )
+
+
+def _batches(texts: list[str]) -> Iterator[list[int]]:
+    """Yield the indices of all texts, texts of similar length together."""
+    batch: list[int] = []
+    for index in sorted(range(len(texts)), key=lambda i: len(texts[i])):
+        size = len(batch) + 1
+        if batch and (size > MOST_TEXTS or size * len(texts[index]) > MOST_CHARACTERS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,148 @@
+"""SentencePiece inside the ONNX graph: texts to padded ids before the search, ids to texts after it."""
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
+from onnx.parser import parse_graph
+
+CONTRIB = "ai.onnx.contrib"
+
+# The end id comes from the tokenizer (add_eos). An empty batch has no longest row, hence the 0.
+ENCODE = """
+encode (string[B] texts) => (int64[B,S] source_ids) {
+    encode_pieces, encode_splits = SentencepieceTokenizer
+        (texts, encode_nbest, encode_alpha, encode_no, encode_yes, encode_no)
+    encode_all = Cast <to = 7> (encode_pieces)
+    encode_starts = Slice (encode_splits, encode_0, encode_last)
+    encode_ends = Slice (encode_splits, encode_1, encode_end)
+    encode_lengths = Sub (encode_ends, encode_starts)
+    encode_lengths_and_0 = Concat <axis = 0> (encode_lengths, encode_0)
+    encode_longest = ReduceMax <keepdims = 0> (encode_lengths_and_0)
+    encode_columns = Range (encode_zero, encode_longest, encode_one)
+    encode_row_lengths = Unsqueeze (encode_lengths, encode_1)
+    encode_real = Less (encode_columns, encode_row_lengths)
+    encode_row_starts = Unsqueeze (encode_starts, encode_1)
+    encode_flat = Add (encode_columns, encode_row_starts)
+    encode_inside = Where (encode_real, encode_flat, encode_zero)
+    encode_gathered = Gather (encode_all, encode_inside)
+    source_ids = Where (encode_real, encode_gathered, encode_pad)
+}
+"""
+
+# SentencepieceDecoder takes one row, without what stands behind the end.
+DECODE = """
+decode (int64[B,n,T] ids) => (string[B,n] translations) {
+    decode_outer = Shape <start = 0, end = 2> (ids)
+    decode_count = ReduceProd <keepdims = 1> (decode_outer)
+    decode_length = Shape <start = 2, end = 3> (ids)
+    decode_matrix = Concat <axis = 0> (decode_count, decode_length)
+    decode_rows = Reshape <allowzero = 1> (ids, decode_matrix)
+    decode_is_end = Equal (decode_rows, decode_eos)
+    decode_ends = Cast <to = 6> (decode_is_end)
+    decode_ends_so_far = CumSum (decode_ends, decode_axis)
+    decode_open = Equal (decode_ends_so_far, decode_none)
+    decode_is_pad = Equal (decode_rows, decode_pad)
+    decode_is_begin = Equal (decode_rows, decode_bos)
+    decode_silent = Or (decode_is_pad, decode_is_begin)
+    decode_spoken = Not (decode_silent)
+    decode_content = And (decode_open, decode_spoken)
+    decode_trips = Squeeze (decode_count)
+    decode_texts = Loop (decode_trips, decode_yes) <body = decode_row
+        (int64 decode_i, bool decode_go) => (bool decode_go_on, string decode_text) {
+        decode_go_on = Identity (decode_go)
+        decode_row_ids = Gather (decode_rows, decode_i)
+        decode_row_content = Gather (decode_content, decode_i)
+        decode_row_pieces = Compress <axis = 0> (decode_row_ids, decode_row_content)
+        decode_row_text = SentencepieceDecoder (decode_row_pieces)
+        decode_text = Reshape (decode_row_text, decode_scalar)
+    }>
+    translations = Reshape <allowzero = 1> (decode_texts, decode_outer)
+}
+"""
+
+
+def add_text_nodes(
+    model: ModelProto, source: bytes, target: bytes, *, pad_id: int, bos_id: int, eos_id: int
+) -> ModelProto:
+    """Give a model of ids texts for inputs and outputs.
+
+    Encoding and decoding equal `Tokenizer.encode` (with the end id) and `Tokenizer.decode` for
+    every text of Unicode scalar values except U+0000.
+
+    Args:
+        model: inputs `source_ids` int64 [B, S] and others, outputs `ids` int64 [B, n, T] and
+            others; it is not changed.
+        source: serialized SentencePiece model of the source side; it appends its own end id.
+        target: serialized SentencePiece model of the target side.
+        pad_id: fills rows behind their end.
+        bos_id: left out when decoding.
+        eos_id: ends a row.
+
+    Returns:
+        A model with input `texts` string [B] in the place of `source_ids`, and an additional
+        first output `translations` string [B, n]. (ONNX allows no output named as an input.)
+    """
+    encode = _graph(ENCODE, "SentencepieceTokenizer", source, _encode_constants(pad_id))
+    decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(pad_id, bos_id, eos_id))
+    core = model.graph
+    inputs = [encode.input[0], *(value for value in core.input if value.name != "source_ids")]
+    graph = helper.make_graph(
+        [*encode.node, *core.node, *decode.node],
+        "translate",
+        inputs,
+        [decode.output[0], *core.output],
+        [*encode.initializer, *core.initializer, *decode.initializer],
+    )
+    joined = ModelProto()
+    joined.CopyFrom(model)
+    joined.graph.CopyFrom(graph)
+    joined.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    onnx.checker.check_model(joined)
+    return joined
+
+
+def _graph(
+    text: str, operator: str, tokenizer: bytes, constants: dict[str, np.ndarray]
+) -> GraphProto:
+    graph = parse_graph(text)
+    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
+    _give_tokenizer(graph, operator, tokenizer)
+    return graph
+
+
+def _give_tokenizer(graph: GraphProto, operator: str, tokenizer: bytes) -> None:
+    for node in graph.node:
+        if node.op_type == operator:
+            node.domain = CONTRIB
+            node.attribute.append(helper.make_attribute("model", tokenizer))
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                _give_tokenizer(attribute.g, operator, tokenizer)
+
+
+def _encode_constants(pad_id: int) -> dict[str, np.ndarray]:
+    return {
+        "encode_nbest": np.array([0]),
+        "encode_alpha": np.array([0], "float32"),
+        "encode_no": np.array([False]),
+        "encode_yes": np.array([True]),
+        "encode_0": np.array([0]),
+        "encode_1": np.array([1]),
+        "encode_last": np.array([-1]),
+        "encode_end": np.array([np.iinfo("int64").max]),
+        "encode_zero": np.array(0),
+        "encode_one": np.array(1),
+        "encode_pad": np.array(pad_id),
+    }
+
+
+def _decode_constants(pad_id: int, bos_id: int, eos_id: int) -> dict[str, np.ndarray]:
+    return {
+        "decode_pad": np.array(pad_id),
+        "decode_bos": np.array(bos_id),
+        "decode_eos": np.array(eos_id),
+        "decode_none": np.array(0, "int32"),
+        "decode_axis": np.array(1),
+        "decode_yes": np.array(True),
+        "decode_scalar": np.array([], "int64"),
+    }

@@ -1,0 +1,87 @@
+"""keras-transformer: from sentence pairs to one ONNX file that translates text.
+
+Importing this package imports neither Keras nor TensorFlow: each name is loaded when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_transformer import data, evaluation, layers
+    from keras_transformer.config import (
+        DecodingConfig,
+        RunConfig,
+        TrainingConfig,
+        TransformerConfig,
+    )
+    from keras_transformer.hypothesis import Hypothesis
+    from keras_transformer.model import Transformer
+    from keras_transformer.text.tokenizer import Tokenizer
+    from keras_transformer.training import callbacks, losses, metrics, schedules
+    from keras_transformer.translator import Translator
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "callbacks": "keras_transformer.training.callbacks",
+    "data": "keras_transformer.data",
+    "evaluation": "keras_transformer.evaluation",
+    "layers": "keras_transformer.layers",
+    "losses": "keras_transformer.training.losses",
+    "metrics": "keras_transformer.training.metrics",
+    "schedules": "keras_transformer.training.schedules",
+}
+_OBJECTS = {
+    "DecodingConfig": "keras_transformer.config",
+    "Hypothesis": "keras_transformer.hypothesis",
+    "RunConfig": "keras_transformer.config",
+    "Tokenizer": "keras_transformer.text.tokenizer",
+    "TrainingConfig": "keras_transformer.config",
+    "Transformer": "keras_transformer.model",
+    "TransformerConfig": "keras_transformer.config",
+    "Translator": "keras_transformer.translator",
+}
+
+__all__ = [  # noqa: PLE0604
+    "DecodingConfig",
+    "Hypothesis",
+    "RunConfig",
+    "Tokenizer",
+    "TrainingConfig",
+    "Transformer",
+    "TransformerConfig",
+    "Translator",
+    "callbacks",
+    "data",
+    "evaluation",
+    "export",
+    "layers",
+    "losses",
+    "metrics",
+    "schedules",
+]
+
+
+def export(*args: Any, **kwargs: Any) -> Any:
+    """Write a bundle (SavedModel and ONNX) of a `Translator`.
+
+    See `keras_transformer_export.exporter.export` for the arguments.
+    """
+    from keras_transformer_export.exporter import export as write_bundle
+
+    return write_bundle(*args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = import_module(_MODULES[name])
+    elif name in _OBJECTS:
+        value = getattr(import_module(_OBJECTS[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

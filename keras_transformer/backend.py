@@ -1,0 +1,104 @@
+"""Quiet start-up of TensorFlow, and compilation of a function on the active Keras backend."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+EXTRA = 'Install it with: pip install "keras-transformer[{extra}]"'
+
+
+def quiet() -> None:
+    """Ask TensorFlow and its libraries to say nothing but errors. Call it before they load."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl", "tf2onnx", "h5py"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow quietly, after onnxruntime-extensions where that is installed.
+
+    In the other order the process crashes when ONNX Runtime creates a session with text
+    operators: both carry a copy of the same native library.
+
+    Raises:
+        ImportError: TensorFlow is not installed; the message says which extra brings it.
+    """
+    quiet()
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("onnxruntime_extensions"):
+        import onnxruntime_extensions  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    try:
+        with _native_stderr_silenced():
+            import tensorflow as tf
+    except ImportError as error:
+        raise ImportError("TensorFlow is needed. " + EXTRA.format(extra="train")) from error
+    return tf
+
+
+@contextlib.contextmanager
+def _native_stderr_silenced() -> Any:
+    """Drop what native code writes to file descriptor 2 before its own log settings apply."""
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def compile(function: Callable[..., Any], signature: list[tuple[tuple[Any, ...], str]]) -> Any:
+    """Return `function` as one compiled graph on TensorFlow (`tf.function`).
+
+    Args:
+        function: takes tensors by position.
+        signature: shape and dtype of each argument; None is a size that may change from call
+            to call, so that one trace serves them all.
+
+    Raises:
+        NotImplementedError: the active Keras backend is not TensorFlow.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            "Decoding is compiled on the TensorFlow backend. Set KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )
+    tf = import_tensorflow()
+    return tf.function(
+        function, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    )
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator and make TensorFlow's operations repeat bit for bit on one machine."""
+    tf = import_tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def concrete(tensor: Any) -> Any:
+    """Return the values of an eager tensor as a NumPy array, or None while a graph is traced."""
+    import numpy as np
+
+    if isinstance(tensor, (np.ndarray, list)):
+        return np.asarray(tensor)
+    if "tensorflow" in sys.modules and sys.modules["tensorflow"].is_tensor(tensor):
+        return tensor.numpy() if hasattr(tensor, "numpy") else None
+    return None

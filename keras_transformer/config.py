@@ -1,0 +1,356 @@
+"""Validated settings: the architecture, a whole run (a recipe), and their YAML form."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Similarity = Literal["scaled_dot"]
+Positions = Literal["sinusoidal", "learned"]
+PositionLayout = Literal["interleaved", "halves"]
+Embeddings = Literal["shared", "tied", "separate"]
+Activation = Literal["relu", "gelu", "silu"]
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"num_layers": 4, "d_model": 128, "d_ff": 256, "num_heads": 4},
+    "small": {"num_layers": 6, "d_model": 512, "d_ff": 1024, "num_heads": 4},
+    "base": {"num_layers": 6, "d_model": 512, "d_ff": 2048, "num_heads": 8},
+    "big": {"num_layers": 6, "d_model": 1024, "d_ff": 4096, "num_heads": 16},
+}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ' Did you mean ...?' for the known name closest to `name`, or ''."""
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+class Settings(BaseModel):
+    """A frozen model that refuses unknown keys and reports every fault in one `ValueError`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = "\n".join(_explain(type(self), fault) for fault in error.errors())
+            raise ValueError(faults) from None
+
+
+def _explain(model: type[BaseModel], fault: Any) -> str:
+    """Say one pydantic fault in the house form, with the nearest name for an unknown key."""
+    for part in fault["loc"][:-1]:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [annotation, *get_args(annotation)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            break
+        model = nested[0]
+    where = ".".join(str(part) for part in fault["loc"]) or model.__name__
+    if fault["type"] == "extra_forbidden":
+        known = sorted(model.model_fields)
+        hint = nearest(str(fault["loc"][-1]), known) or f" Choose from {', '.join(known)}."
+        return f"{where}: unknown setting.{hint} Received: {where}={fault['input']!r}"
+    if fault["type"] == "missing":
+        return f"{where}: is required, give it a value."
+    message = fault["msg"].removeprefix("Value error, ").rstrip(".")
+    if not fault["loc"] or "Received:" in message:
+        return message
+    return f"{where}: {message}. Received: {where}={fault['input']!r}"
+
+
+class TransformerConfig(Settings):
+    """Architecture of the encoder-decoder Transformer ('Attention Is All You Need', section 3).
+
+    Sizes carry the paper's names. `key_dim` and `value_dim` are sizes per head and default to
+    `d_model // num_heads`. `final_norm=None` follows `norm_first`; `embedding_dropout=None`
+    follows `dropout`. `embeddings` is `shared` (one matrix for source, target and output; both
+    vocabularies must be one), `tied` (target and output) or `separate`. `position_layout` is
+    `interleaved` as in the paper (sine and cosine alternate) or `halves` (all sines, then all
+    cosines). `max_positions` bounds the length for learned positions only.
+
+    Raises:
+        ValueError: a size out of range, an unknown key, or fields that contradict each other.
+
+    Example:
+        >>> TransformerConfig.preset("tiny", source_vocab_size=100, target_vocab_size=80).d_model
+        128
+    """
+
+    source_vocab_size: int = Field(ge=5)
+    target_vocab_size: int = Field(ge=5)
+    num_encoder_layers: int = Field(default=6, ge=1)
+    num_decoder_layers: int = Field(default=6, ge=1)
+    d_model: int = Field(default=512, ge=2)
+    d_ff: int = Field(default=2048, ge=1)
+    num_heads: int = Field(default=8, ge=1)
+    key_dim: int | None = Field(default=None, ge=1)
+    value_dim: int | None = Field(default=None, ge=1)
+    similarity: Similarity = "scaled_dot"
+    norm_first: bool = False
+    final_norm: bool | None = None
+    layer_norm_epsilon: float = Field(default=1e-5, gt=0)
+    activation: Activation = "relu"
+    positions: Positions = "sinusoidal"
+    position_layout: PositionLayout = "interleaved"
+    max_positions: int = Field(default=512, ge=1)
+    embeddings: Embeddings = "tied"
+    output_bias: bool = False
+    embedding_scale: bool = True
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    feed_forward_dropout: float = Field(default=0.0, ge=0, lt=1)
+    embedding_dropout: float | None = Field(default=None, ge=0, lt=1)
+    pad_id: int = Field(default=0, ge=0)
+    unk_id: int = Field(default=1, ge=0)
+    bos_id: int = Field(default=2, ge=0)
+    eos_id: int = Field(default=3, ge=0)
+    decoder_start_id: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.d_model % 2 and self.positions == "sinusoidal":
+            raise ValueError(
+                "d_model must be even for sinusoidal positions (sines and cosines in pairs). "
+                f"Received: d_model={self.d_model}"
+            )
+        if (self.key_dim is None or self.value_dim is None) and self.d_model % self.num_heads:
+            raise ValueError(
+                "d_model must be a multiple of num_heads, or give key_dim and value_dim. "
+                f"Received: d_model={self.d_model}, num_heads={self.num_heads}"
+            )
+        if self.embeddings == "shared" and self.source_vocab_size != self.target_vocab_size:
+            raise ValueError(
+                "embeddings='shared' needs one vocabulary for both sides. Use embeddings='tied', "
+                f"or one tokenizer. Received: source_vocab_size={self.source_vocab_size}, "
+                f"target_vocab_size={self.target_vocab_size}"
+            )
+        if self.pad_id == self.eos_id:
+            raise ValueError(
+                "pad_id and eos_id must differ, or the end of a text could not be told from "
+                f"padding. Received: pad_id={self.pad_id}, eos_id={self.eos_id}"
+            )
+        smallest = min(self.source_vocab_size, self.target_vocab_size)
+        for name in ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id"):
+            value = getattr(self, name)
+            if value is not None and value >= smallest:
+                raise ValueError(
+                    f"{name} must be inside both vocabularies, below {smallest}. "
+                    f"Received: {name}={value}"
+                )
+        return self
+
+    @classmethod
+    def preset(cls, name: str, num_layers: int | None = None, **fields: Any) -> Self:
+        """Return a published size (`tiny`, `small`, `base`, `big`), any field overridden.
+
+        Args:
+            name: preset; base and big are rows of the paper's Table 3.
+            num_layers: sets both stacks; `num_encoder_layers` and `num_decoder_layers` win.
+            **fields: any `TransformerConfig` field.
+
+        Raises:
+            ValueError: unknown preset, unknown field, or a contradiction.
+        """
+        if name not in PRESETS:
+            hint = nearest(name, list(PRESETS)) or f" Choose from {', '.join(PRESETS)}."
+            raise ValueError(f"preset: unknown name.{hint} Received: preset={name!r}")
+        sizes: dict[str, Any] = dict(PRESETS[name])
+        layers = sizes.pop("num_layers") if num_layers is None else num_layers
+        if num_layers is not None:
+            sizes.pop("num_layers", None)
+        sizes |= {"num_encoder_layers": layers, "num_decoder_layers": layers}
+        return cls(**(sizes | fields))
+
+    @classmethod
+    def for_tokenizers(cls, name: str, source: Any, target: Any, **fields: Any) -> Self:
+        """Return a preset sized for two tokenizers, with their special ids.
+
+        Embeddings are `shared` when both tokenizers are one, else `tied`.
+        """
+        if any(getattr(source, i) != getattr(target, i) for i in ("pad_id", "eos_id")):
+            raise ValueError(
+                "source and target tokenizers must agree on pad_id and eos_id. "
+                f"Received: source pad {source.pad_id}, eos {source.eos_id}; "
+                f"target pad {target.pad_id}, eos {target.eos_id}"
+            )
+        sizes: dict[str, Any] = {
+            "source_vocab_size": source.vocab_size,
+            "target_vocab_size": target.vocab_size,
+            "embeddings": "shared" if source == target else "tied",
+            "pad_id": target.pad_id,
+            "unk_id": target.unk_id,
+            "bos_id": target.bos_id,
+            "eos_id": target.eos_id,
+        }
+        return cls.preset(name, **(sizes | fields))
+
+    @property
+    def start_id(self) -> int:
+        """The id that starts decoding: `decoder_start_id`, or `bos_id` when that is None."""
+        return self.bos_id if self.decoder_start_id is None else self.decoder_start_id
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Tokens that decoding never outputs: the pad and the start, unless it also ends."""
+        return tuple(sorted({self.pad_id, self.start_id} - {self.eos_id}))
+
+    @property
+    def key_size(self) -> int:
+        """Size of one head's queries and keys."""
+        return self.d_model // self.num_heads if self.key_dim is None else self.key_dim
+
+    @property
+    def value_size(self) -> int:
+        """Size of one head's values."""
+        return self.d_model // self.num_heads if self.value_dim is None else self.value_dim
+
+
+class DecodingConfig(Settings):
+    """How hypotheses are searched: beam 1 is greedy (the paper's section 6.1 uses beam 4).
+
+    `max_decoding_length=None` is the source length + 50, as in the paper.
+    """
+
+    beam_size: int = Field(default=1, ge=1)
+    num_hypotheses: int = Field(default=1, ge=1)
+    length_penalty: float = Field(default=0.6, ge=0)
+    max_decoding_length: int | None = Field(default=None, ge=1)
+
+
+class DataConfig(Settings):
+    """Where the sentence pairs come from, and which are kept.
+
+    `kind`: `cmudict` (English words to phonemes), `reverse` (generated digits), `pairs` (a TSV
+    file) or `parallel` (two files, line by line). Relative paths stand below `folder`. Without
+    validation files, `validation_fraction` of the sources, chosen by a hash of their text, is
+    held out (and `test_fraction` likewise).
+    """
+
+    kind: Literal["cmudict", "reverse", "pairs", "parallel"]
+    folder: str | None = None
+    pairs: str | None = None
+    source: str | None = None
+    target: str | None = None
+    validation_pairs: str | None = None
+    validation_source: str | None = None
+    validation_target: str | None = None
+    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+    test_fraction: float = Field(default=0.0, ge=0, lt=1)
+    max_source_length: int = Field(default=256, ge=1)
+    max_target_length: int = Field(default=256, ge=1)
+    overlong: Literal["skip", "cut"] = "skip"
+    num_examples: int = Field(default=20_000, ge=10)
+    max_digits: int = Field(default=12, ge=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"pairs": ("pairs",), "parallel": ("source", "target")}.get(self.kind, ())
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"data.{name} must name a file when kind is {self.kind!r}.")
+        if (self.validation_source is None) != (self.validation_target is None):
+            raise ValueError("data: give validation_source and validation_target together.")
+        return self
+
+
+class TokenizerConfig(Settings):
+    """One SentencePiece model, or two: a `target` section of its own makes the second."""
+
+    model_type: Literal["unigram", "bpe", "char", "word"] = "bpe"
+    vocab_size: int = Field(default=8000, ge=5)
+    target_model_type: Literal["unigram", "bpe", "char", "word"] | None = None
+    target_vocab_size: int | None = Field(default=None, ge=5)
+    add_dummy_prefix: bool = True
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.target_model_type is None) != (self.target_vocab_size is None):
+            raise ValueError(
+                "tokenizer: give target_model_type and target_vocab_size together (two "
+                "vocabularies), or neither (one shared vocabulary)."
+            )
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether one model serves both sides."""
+        return self.target_model_type is None
+
+
+class ModelConfig(Settings):
+    """A preset and the `TransformerConfig` fields that differ from it."""
+
+    preset: Literal["tiny", "small", "base", "big"] = "tiny"
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainingConfig(Settings):
+    """Everything `model.fit` is given (paper, section 5), and when it ends.
+
+    `evaluate_every` steps make one epoch of `fit`: then the validation set is scored, a
+    checkpoint written and the line on screen closed. Training ends at `max_steps` or after
+    `max_minutes` of wall time, whichever comes first. `schedule` is `inverse_square_root`
+    (section 5.3), `cosine` (to zero at `max_steps`) or `constant`.
+    """
+
+    batch_tokens: int = Field(default=4096, ge=1)
+    num_shapes: int = Field(default=16, ge=1)
+    max_steps: int = Field(default=10_000, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
+    evaluate_every: int = Field(default=500, ge=1)
+    schedule: Literal["inverse_square_root", "cosine", "constant"] = "inverse_square_root"
+    peak_learning_rate: float = Field(default=0.001, gt=0)
+    warmup_steps: int = Field(default=1000, ge=1)
+    beta_2: float = Field(default=0.98, gt=0, lt=1)
+    epsilon: float = Field(default=1e-9, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    quality_metric: Literal["bleu", "wer"] = "bleu"
+    jit_compile: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+class RunConfig(Settings):
+    """A recipe: one whole run, from data to decoding, as one YAML file.
+
+    Example:
+        >>> RunConfig.load("my_recipe.yaml").training.max_steps      # doctest: +SKIP
+        8000
+    """
+
+    name: str
+    data: DataConfig
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    decoding: DecodingConfig = Field(default_factory=DecodingConfig)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe; a fault names the file and the setting.
+
+        Raises:
+            ValueError: not readable, not YAML, an unknown key or a value out of range.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: is not a YAML file ({error}).") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: must hold sections such as 'data:' and 'training:'.")
+        try:
+            return cls(**values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def to_yaml(self) -> str:
+        """Return the recipe with every setting written out."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Search for the best output: loops over a step callback that know nothing of the model."""

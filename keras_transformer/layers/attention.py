@@ -1,0 +1,333 @@
+"""Multi-head attention, and its three uses in the Transformer."""
+
+import keras
+from keras import layers, ops
+
+from keras_transformer.layers import similarity as similarities
+from keras_transformer.layers.masks import causal_mask
+
+MASKED = -1e9  # exp() of it is exactly 0 in float32
+
+
+def attention_weights(scores, attention_mask=None):
+    """Return softmax(scores) over the positions that may be attended to.
+
+    Computed in float32 whatever the type of `scores`. A query that may attend to nothing gets
+    weights of zero, never NaN.
+
+    Args:
+        scores: `[B, N, T, S]`.
+        attention_mask: boolean, broadcastable to `[B, T, S]`, True = may attend; None: all may.
+
+    Returns:
+        float32 `[B, N, T, S]`; each row sums to 1, or to 0 where nothing may be attended to.
+    """
+    scores = ops.cast(scores, "float32")
+    if attention_mask is None:
+        return _softmax(scores)
+    mask = ops.expand_dims(attention_mask, 1)
+    weights = _softmax(ops.where(mask, scores, MASKED))
+    return ops.where(ops.any(mask, axis=-1, keepdims=True), weights, 0.0)
+
+
+def _softmax(scores):
+    # Keras warns of a softmax over one position, which the first step of decoding is
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+
+
+def split_heads(rows, length, num_heads):
+    """`[B * T, N * H]` -> `[B, N, T, H]`."""
+    head_dim = rows.shape[-1] // num_heads
+    return ops.transpose(ops.reshape(rows, (-1, length, num_heads, head_dim)), (0, 2, 1, 3))
+
+
+def merge_heads(heads):
+    """`[B, N, T, H]` -> `[B * T, N * H]`."""
+    width = heads.shape[1] * heads.shape[3]
+    return ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width))
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class MultiHeadAttention(layers.Layer):
+    """Attention in several learned subspaces at once ('Attention Is All You Need', section 3.2.2).
+
+    MultiHead(Q, K, V) = Concat(head_1, ..., head_N) W_O,
+    head_i = softmax(similarity(Q W_i^Q, K W_i^K)) V W_i^V.
+
+    Args:
+        num_heads: N.
+        key_dim: size of one head's queries and keys; None: D // N.
+        value_dim: size of one head's values; None: D // N.
+        similarity: registered name, or a layer with `prepare_key` and `call`.
+        dropout: rate on the attention weights.
+
+    Call arguments:
+        query: `[B, T, D]`.
+        key: `[B, S, D]`; None: `query` (self-attention).
+        value: `[B, S, D]`; None: `key`.
+        attention_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
+
+    Returns:
+        `[B, T, D]`. `return_scores` gives the weights `[B, N, T, S]` instead.
+
+    Raises:
+        ValueError: D is not a multiple of `num_heads` and no sizes are given.
+
+    Example:
+        >>> attention = MultiHeadAttention(num_heads=2)
+        >>> attention(np.ones((1, 3, 8), "float32")).shape
+        (1, 3, 8)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim=None,
+        value_dim=None,
+        similarity="scaled_dot",
+        dropout=0.0,
+        **kwargs,
+    ):
+        if num_heads < 1:
+            raise ValueError(f"num_heads must be 1 or more. Received: num_heads={num_heads}")
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.value_dim = value_dim
+        self.similarity = similarities.get(similarity, dtype=self.dtype_policy)
+        self.dropout = dropout
+        self.weights_dropout = layers.Dropout(dropout, dtype="float32")
+
+    def build(self, query_shape, key_shape=None, value_shape=None):
+        self.d_model = query_shape[-1]
+        if (self.key_dim is None or self.value_dim is None) and self.d_model % self.num_heads:
+            raise ValueError(
+                "The input size must be a multiple of num_heads, or give key_dim and value_dim. "
+                f"Received: input size={self.d_model}, num_heads={self.num_heads}"
+            )
+        self.key_size = self.key_dim or self.d_model // self.num_heads
+        self.value_size = self.value_dim or self.d_model // self.num_heads
+        self.build_projections(
+            self.num_heads * self.key_size,
+            self.num_heads * self.value_size,
+            (key_shape or query_shape)[-1],
+            (value_shape or key_shape or query_shape)[-1],
+        )
+        self.output_projection = self._projection(
+            self.d_model, self.num_heads * self.value_size, "output_projection"
+        )
+        self.similarity.build(
+            (None, self.num_heads, None, self.key_size), (None, self.num_heads, None, self.key_size)
+        )
+        self.built = True
+
+    def build_projections(self, key_width, value_width, key_input, value_input):
+        """Make the linear maps in front of the heads: here one each for query, key and value."""
+        self.query_projection = self._projection(key_width, self.d_model, "query")
+        self.key_projection = self._projection(key_width, key_input, "key")
+        self.value_projection = self._projection(value_width, value_input, "value")
+
+    def _projection(self, width, input_size, name):
+        dense = layers.Dense(width, name=name, dtype=self.dtype_policy)
+        dense.build((None, input_size))
+        return dense
+
+    def call(self, query, key=None, value=None, attention_mask=None, training=None):
+        heads = self.heads(query, key, value)
+        return self._output(*heads, attention_mask, ops.shape(query)[1], training)
+
+    def return_scores(self, query, key=None, value=None, attention_mask=None):
+        """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
+        query, prepared_key, _ = self.heads(query, key, value)
+        return attention_weights(self.similarity(query, prepared_key), attention_mask)
+
+    def heads(self, query, key=None, value=None):
+        """Return query `[B, N, T, H]`, prepared key and value `[B, N, S, H]` of every head."""
+        key = query if key is None else key
+        value = key if value is None else value
+        return (
+            self._split(self.query_projection, query),
+            self.similarity.prepare_key(self._split(self.key_projection, key)),
+            self._split(self.value_projection, value),
+        )
+
+    def _split(self, projection, x):
+        """`[B, T, D]` -> `[B, N, T, H]`, on rows so that the projection is one matrix product."""
+        rows = projection(ops.reshape(x, (-1, x.shape[-1])))
+        return split_heads(rows, ops.shape(x)[1], self.num_heads)
+
+    def _output(self, query, prepared_key, value, attention_mask, length, training):
+        """Weighted sum of the values, heads merged and projected: `[B, T, D]`."""
+        context = self.attend(query, prepared_key, value, attention_mask, training)
+        rows = self.output_projection(merge_heads(context))
+        return ops.reshape(rows, (-1, length, self.d_model))
+
+    def attend(self, query, prepared_key, value, attention_mask=None, training=None):
+        """softmax(similarity(query, key)) value: `[B, N, T, H]`."""
+        weights = attention_weights(self.similarity(query, prepared_key), attention_mask)
+        weights = self.weights_dropout(weights, training=training)
+        return ops.matmul(ops.cast(weights, self.compute_dtype), value)
+
+    def compute_output_shape(self, query_shape, key_shape=None, value_shape=None):
+        return query_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "similarity": keras.saving.serialize_keras_object(self.similarity),
+            "dropout": self.dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class SelfAttention(MultiHeadAttention):
+    """Every position attends to every position (paper, section 3.2.3, second use).
+
+    Query, key and value are projected by one matrix product. Arguments are those of
+    `MultiHeadAttention`.
+
+    Call arguments:
+        x: `[B, T, D]`.
+        attention_mask: boolean, broadcastable to `[B, T, T]`.
+
+    Returns:
+        `[B, T, D]`.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+
+    def build_projections(self, key_width, value_width, key_input, value_input):
+        self._splits = [key_width, 2 * key_width]
+        self.input_projection = self._projection(
+            2 * key_width + value_width, self.d_model, "query_key_value"
+        )
+
+    def call(self, x, attention_mask=None, training=None):
+        return self._output(*self.heads(x), attention_mask, ops.shape(x)[1], training)
+
+    def return_scores(self, x, attention_mask=None):
+        """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
+        query, prepared_key, _ = self.heads(x)
+        return attention_weights(self.similarity(query, prepared_key), attention_mask)
+
+    def heads(self, x):
+        """Return query, prepared key and value `[B, N, T, H]` of every head."""
+        rows = self.input_projection(ops.reshape(x, (-1, self.d_model)))
+        length = ops.shape(x)[1]
+        query, key, value = (
+            split_heads(part, length, self.num_heads)
+            for part in ops.split(rows, self._splits, axis=-1)
+        )
+        return query, self.similarity.prepare_key(key), value
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class CausalSelfAttention(SelfAttention):
+    """Every position attends to itself and those before it (paper, section 3.2.3, third use).
+
+    Call arguments:
+        x: `[B, T, D]`.
+
+    Returns:
+        `[B, T, D]`; position t depends on positions 0..t only.
+    """
+
+    def call(self, x, training=None):
+        return super().call(x, causal_mask(ops.shape(x)[1]), training=training)
+
+    def return_scores(self, x):
+        """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
+        return super().return_scores(x, causal_mask(ops.shape(x)[1]))
+
+    def init_cache(self, rows, length):
+        """Return an empty cache (prepared key, value) for `rows` sequences.
+
+        Args:
+            rows: number of sequences R, an int or a scalar tensor.
+            length: 0; as a scalar tensor where a compiled loop must not fix the length.
+        """
+        key = ops.zeros((rows, self.num_heads, length, self.key_size), self.compute_dtype)
+        value = ops.zeros((rows, self.num_heads, length, self.value_size), self.compute_dtype)
+        return self.similarity.prepare_key(key), value
+
+    def step(self, x, cache):
+        """Attend from one new position to all positions so far.
+
+        Args:
+            x: rows `[R, D]` of the new position.
+            cache: from `init_cache` or the step before.
+
+        Returns:
+            rows `[R, D]`, and the cache with the new key and value in it.
+        """
+        query, key, value = (
+            ops.reshape(part, (-1, self.num_heads, 1, part.shape[-1] // self.num_heads))
+            for part in ops.split(self.input_projection(x), self._splits, axis=-1)
+        )
+        old_key, old_value = cache
+        key = ops.concatenate(
+            [old_key, self.similarity.prepare_key(key)], axis=self.similarity.length_axis
+        )
+        value = ops.concatenate([old_value, value], axis=2)
+        context = self.attend(query, key, value)
+        rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
+        return self.output_projection(rows), (key, value)
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class CrossAttention(MultiHeadAttention):
+    """The target attends to the source (paper, section 3.2.3, first use).
+
+    Arguments are those of `MultiHeadAttention`.
+
+    Call arguments:
+        query: target `[B, T, D]`.
+        memory: encoder output `[B, S, D]`.
+        attention_mask: boolean, broadcastable to `[B, T, S]`.
+
+    Returns:
+        `[B, T, D]`.
+    """
+
+    def build(self, query_shape, memory_shape=None):
+        super().build(query_shape, memory_shape)
+
+    def build_projections(self, key_width, value_width, key_input, value_input):
+        self._splits = [key_width]
+        self.query_projection = self._projection(key_width, self.d_model, "query")
+        self.memory_projection = self._projection(key_width + value_width, key_input, "key_value")
+
+    def call(self, query, memory, attention_mask=None, training=None):
+        heads = (self._split(self.query_projection, query), *self.project_memory(memory))
+        return self._output(*heads, attention_mask, ops.shape(query)[1], training)
+
+    def return_scores(self, query, memory, attention_mask=None):
+        """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
+        prepared_key, _ = self.project_memory(memory)
+        scores = self.similarity(self._split(self.query_projection, query), prepared_key)
+        return attention_weights(scores, attention_mask)
+
+    def project_memory(self, memory):
+        """Return prepared key and value `[B, N, S, H]`: once per source, before the steps."""
+        rows = self.memory_projection(ops.reshape(memory, (-1, memory.shape[-1])))
+        key, value = (
+            split_heads(part, ops.shape(memory)[1], self.num_heads)
+            for part in ops.split(rows, self._splits, axis=-1)
+        )
+        return self.similarity.prepare_key(key), value
+
+    def step(self, x, projected, attention_mask=None):
+        """Attend from rows `[R, D]` of one position to `projected`, from `project_memory`.
+
+        `attention_mask` is boolean `[R, 1, S]`. Returns rows `[R, D]`.
+        """
+        query = ops.reshape(
+            self.query_projection(x), (-1, self.num_heads, 1, self.key_size)
+        )
+        context = self.attend(query, *projected, attention_mask)
+        rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
+        return self.output_projection(rows)

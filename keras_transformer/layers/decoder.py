@@ -1,0 +1,128 @@
+"""The decoder: causal self-attention, attention to the source, feed-forward."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_transformer.layers.attention import CausalSelfAttention, CrossAttention
+from keras_transformer.layers.encoder import Stack, TransformerLayer
+
+
+class Memory(NamedTuple):
+    """What decoding needs of the source, computed once per source."""
+
+    projected: Any  # per layer: prepared key and value [B, N, S, H]
+    attention_mask: Any  # boolean [B, 1, S], True = may attend
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class DecoderLayer(TransformerLayer):
+    """Causal self-attention, cross-attention, feed-forward (paper, section 3.1).
+
+    Arguments are those of `TransformerLayer`.
+
+    Call arguments:
+        x: target `[B, T, D]`.
+        memory: encoder output `[B, S, D]`.
+        memory_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
+
+    Returns:
+        `[B, T, D]`.
+    """
+
+    def __init__(self, num_heads, d_ff, **options):
+        super().__init__(num_heads, d_ff, **options)
+        self.self_attention = self._attention(CausalSelfAttention, "self_attention")
+        self.cross_attention = self._attention(CrossAttention, "cross_attention")
+        self.self_attention_norm = self._norm("self_attention_norm")
+        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self.feed_forward_norm = self._norm("feed_forward_norm")
+
+    def build(self, x_shape, memory_shape=None):
+        self.self_attention.build(x_shape)
+        self.cross_attention.build(x_shape, memory_shape or x_shape)
+        self.feed_forward.build(x_shape)
+        for norm in (self.self_attention_norm, self.cross_attention_norm, self.feed_forward_norm):
+            norm.build(x_shape)
+        self.built = True
+
+    def call(self, x, memory, memory_mask=None, training=None):
+        def attend(x):
+            return self.self_attention(x, training=training)
+
+        def attend_memory(x):
+            return self.cross_attention(x, memory, memory_mask, training=training)
+
+        def feed_forward(x):
+            return self.feed_forward(x, training=training)
+
+        x = self._sublayer(x, self.self_attention_norm, attend, training)
+        x = self._sublayer(x, self.cross_attention_norm, attend_memory, training)
+        return self._sublayer(x, self.feed_forward_norm, feed_forward, training)
+
+    def step(self, x, cache, projected, memory_mask=None):
+        """Decode one position.
+
+        Args:
+            x: rows `[R, D]`.
+            cache: this layer's part of the cache.
+            projected: this layer's part of `Memory.projected`.
+            memory_mask: boolean `[R, 1, S]`.
+
+        Returns:
+            rows `[R, D]` and the grown cache.
+        """
+        grown = []
+
+        def attend(x):
+            rows, new_cache = self.self_attention.step(x, cache)
+            grown.append(new_cache)
+            return rows
+
+        def attend_memory(x):
+            return self.cross_attention.step(x, projected, memory_mask)
+
+        x = self._sublayer(x, self.self_attention_norm, attend)
+        x = self._sublayer(x, self.cross_attention_norm, attend_memory)
+        x = self._sublayer(x, self.feed_forward_norm, self.feed_forward)
+        return x, grown[0]
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class Decoder(Stack):
+    """A stack of `DecoderLayer` (paper, section 3.1). Arguments are those of `Stack`.
+
+    Call arguments:
+        x: target `[B, T, D]`.
+        memory: encoder output `[B, S, D]`.
+        memory_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
+
+    Returns:
+        `[B, T, D]`.
+    """
+
+    layer_class = DecoderLayer
+
+    def call(self, x, memory, memory_mask=None, training=None):
+        for layer in self.layers:
+            x = layer(x, memory, memory_mask, training=training)
+        return self._finish(x)
+
+    def project_memory(self, memory, memory_mask):
+        """Return the `Memory` of encoder output `[B, S, D]` and its mask `[B, 1, S]`."""
+        projected = tuple(layer.cross_attention.project_memory(memory) for layer in self.layers)
+        return Memory(projected, memory_mask)
+
+    def init_cache(self, rows, length):
+        """Return an empty cache for `rows` sequences: per layer a prepared key and a value."""
+        return tuple(layer.self_attention.init_cache(rows, length) for layer in self.layers)
+
+    def step(self, x, cache, memory):
+        """Decode one position: rows `[R, D]`, cache, `Memory` -> rows `[R, D]`, grown cache."""
+        grown = []
+        for layer, layer_cache, projected in zip(
+            self.layers, cache, memory.projected, strict=True
+        ):
+            x, layer_cache = layer.step(x, layer_cache, projected, memory.attention_mask)
+            grown.append(layer_cache)
+        return self._finish(x), tuple(grown)

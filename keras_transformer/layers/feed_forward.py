@@ -1,0 +1,54 @@
+"""Position-wise feed-forward network."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class FeedForward(layers.Layer):
+    """Two linear maps with an activation between ('Attention Is All You Need', section 3.3).
+
+    FFN(x) = activation(x W1 + b1) W2 + b2, the same at every position.
+
+    Args:
+        d_ff: inner size.
+        activation: `relu` (the paper), or any Keras activation.
+        dropout: rate on the inner activations.
+
+    Call arguments:
+        x: `[..., D]`.
+
+    Returns:
+        `[..., D]`.
+    """
+
+    def __init__(self, d_ff, activation="relu", dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.d_ff = d_ff
+        self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.inner = layers.Dense(d_ff, activation=self.activation, dtype=self.dtype_policy)
+        self.inner_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.d_model = input_shape[-1]
+        self.outer = layers.Dense(self.d_model, name="outer", dtype=self.dtype_policy)
+        self.inner.build((None, self.d_model))
+        self.outer.build((None, self.d_ff))
+        self.built = True
+
+    def call(self, x, training=None):
+        rows = ops.reshape(x, (-1, self.d_model))
+        rows = self.outer(self.inner_dropout(self.inner(rows), training=training))
+        return ops.reshape(rows, ops.shape(x))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_ff": self.d_ff,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+        }

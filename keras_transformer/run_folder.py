@@ -1,0 +1,112 @@
+"""The folder of a training run: the only thing that passes from training to export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_transformer.config import RunConfig
+from keras_transformer.text.tokenizer import Tokenizer
+
+
+class RunFolder:
+    """`config.yaml`, `source.model`, `target.model`, `held_out.tsv`, `checkpoints/`, `best.keras`
+    and `metrics.csv` below one path.
+
+    Args:
+        path: the folder.
+        recipe: the run's `RunConfig`.
+    """
+
+    def __init__(self, path: str | Path, recipe: RunConfig):
+        self.path = Path(path)
+        self.recipe = recipe
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open an existing run.
+
+        Raises:
+            ValueError: the folder is missing or holds no run.
+        """
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            raise ValueError(
+                f"{path} must be the folder of a training run, with config.yaml in it. Train one "
+                "with: keras-transformer train RECIPE"
+            )
+        return cls(path, RunConfig.load(path / "config.yaml"))
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: RunConfig) -> RunFolder:
+        """Make the folder, or reopen it for the same recipe; only the limits may have changed.
+
+        Raises:
+            ValueError: the folder holds a run with other settings; each is named.
+        """
+        path = Path(path)
+        if (path / "config.yaml").exists():
+            changed = _changed(cls.open(path).recipe.model_dump(), recipe.model_dump())
+            if changed:
+                raise ValueError(
+                    f"{path} holds a run with other settings, which cannot be resumed with these. "
+                    "Give another --run-folder, or the old settings. Changed: "
+                    + "; ".join(changed)
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise ValueError(
+                f"{path} must be a new folder or a training run. Give another --run-folder."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        return cls(path, recipe)
+
+    def source_tokenizer(self) -> Tokenizer:
+        """Load `source.model`."""
+        return Tokenizer.load(self.path / "source.model")
+
+    def target_tokenizer(self) -> Tokenizer:
+        """Load `target.model`."""
+        return Tokenizer.load(self.path / "target.model")
+
+    def load_best_model(self) -> Any:
+        """Load `best.keras`.
+
+        Raises:
+            ValueError: it is not there yet, or damaged.
+        """
+        import keras
+
+        import keras_transformer.model  # noqa: F401  # registers the class
+
+        path = self.path / "best.keras"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: train this run further first.")
+        try:
+            return keras.saving.load_model(path, compile=False)
+        except Exception as error:
+            raise ValueError(f"{path} is damaged and cannot be loaded ({error}).") from error
+
+    def save_held_out(self, examples: Iterable[tuple[str, Sequence[str]]]) -> None:
+        """Write source texts the model does not train on, with their references."""
+        lines = ["\t".join((source, *references)) for source, references in examples]
+        (self.path / "held_out.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def held_out(self) -> list[tuple[str, list[str]]]:
+        """Read what `save_held_out` wrote."""
+        text = (self.path / "held_out.tsv").read_text(encoding="utf-8")
+        rows = [line.split("\t") for line in text.split("\n") if line]
+        return [(source, references) for source, *references in rows]
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name every setting that differs, except those that only say when training ends."""
+    names = []
+    for key in old:
+        name = f"{prefix}{key}"
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            names += _changed(old[key], new[key], f"{name}.")
+        elif old[key] != new[key] and name not in ("training.max_minutes", "training.max_steps"):
+            names.append(f"{name} was {old[key]!r}, is {new[key]!r}")
+    return names

@@ -1,0 +1,1 @@
+"""What `model.fit` is given: loss, metrics, schedules, callbacks; and the trainer of a recipe."""

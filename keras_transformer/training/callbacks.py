@@ -1,0 +1,165 @@
+"""Callbacks of `model.fit`: when to stop, what to keep, what a person reads meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+
+from keras_transformer.training.checkpoints import Progress, replacing, save_checkpoint
+
+
+class StopAt(keras.callbacks.Callback):
+    """Ends `fit` cleanly at a step, after a time, or on the first Ctrl-C.
+
+    Args:
+        max_steps: optimizer steps in all, those of earlier sessions included.
+        max_minutes: wall time in all, or None.
+        seconds_before: time already spent by earlier sessions.
+
+    Attributes:
+        reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None.
+    """
+
+    def __init__(self, max_steps, max_minutes=None, seconds_before=0.0):
+        super().__init__()
+        self.max_steps = max_steps
+        self.max_seconds = None if max_minutes is None else 60 * max_minutes
+        self.seconds_before = seconds_before
+        self.reason = None
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, earlier sessions included."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def on_train_begin(self, logs=None):
+        self._started = time.monotonic()
+        self._step = int(self.model.optimizer.iterations)
+        self._previous_handler = signal.getsignal(signal.SIGINT)
+        try:
+            signal.signal(signal.SIGINT, self._interrupt)
+        except ValueError:  # not in the main thread: Ctrl-C does not arrive here anyway
+            self._previous_handler = None
+
+    def _interrupt(self, signum, frame):
+        self.reason = "interrupt"
+        signal.signal(signal.SIGINT, self._previous_handler or signal.default_int_handler)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        if self.reason is None and self._step >= self.max_steps:
+            self.reason = "steps"
+        if self.reason is None and self.max_seconds and self.seconds >= self.max_seconds:
+            self.reason = "time"
+        if self.reason is not None:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:  # the callbacks behind this one log where the run stands
+            logs |= {"step": self._step, "seconds": round(self.seconds, 1)}
+
+    def on_train_end(self, logs=None):
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+
+
+class KeepCheckpoints(keras.callbacks.Callback):
+    """Writes a checkpoint at each end of an epoch, and `best.keras` when the loss is lowest.
+
+    `best.keras` is for inference: it has no optimizer state.
+
+    Args:
+        folder: the run folder.
+        stop: the `StopAt`, which knows the time spent.
+        best: lowest validation loss so far, or None.
+    """
+
+    def __init__(self, folder: Path, stop: StopAt, best: float | None = None):
+        super().__init__()
+        self.folder = Path(folder)
+        self.stop = stop
+        self.best = best
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = (logs or {}).get("val_loss")
+        if loss is not None and np.isfinite(loss) and (self.best is None or loss < self.best):
+            self.best = float(loss)
+            save_inference_model(self.model, self.folder / "best.keras")
+        self._save()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.stop.reason == "interrupt":  # at once: a second Ctrl-C must find it saved
+            self._save()
+
+    def _save(self):
+        step = int(self.model.optimizer.iterations)
+        progress = Progress(step=step, seconds=self.stop.seconds, best=self.best)
+        save_checkpoint(self.folder / "checkpoints", self.model, progress)
+
+
+def save_inference_model(model: Any, path: Path) -> None:
+    """Save the weights for inference, without optimizer, atomically."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    with replacing(path) as aside:
+        copy.save(aside)
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """One live line while it trains, one lasting line for each epoch of `fit`.
+
+    Args:
+        stop: the `StopAt`.
+        console: where to write.
+    """
+
+    def __init__(self, stop: StopAt, console: Console):
+        super().__init__()
+        self.stop = stop
+        self.console = console
+
+    def on_train_begin(self, logs=None):
+        self._step = int(self.model.optimizer.iterations)
+        self._shown = self._speed = 0.0
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        now = time.monotonic()
+        if now - self._shown > 0.5:
+            self._shown = now
+            self._speed = self.model.tokens_seen / (now - self._epoch_began)
+            self._live.update(self._text(f"loss {logs['loss']:.3f}"), refresh=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        losses = f"loss {logs['loss']:.3f}"
+        if "val_loss" in logs:
+            losses += (
+                f"  validation loss {logs['val_loss']:.3f}"
+                f"  token accuracy {100 * logs['val_token_accuracy']:.1f} %"
+            )
+        self.console.print(self._text(losses), highlight=False)
+
+    def on_train_end(self, logs=None):
+        self._live.stop()
+
+    def _text(self, losses: str) -> str:
+        minutes, seconds = divmod(int(self.stop.seconds), 60)
+        limit = f" of {self.stop.max_seconds / 60:g}:00" if self.stop.max_seconds else ""
+        return (
+            f"  {minutes}:{seconds:02d}{limit}  step {self._step:,}/{self.stop.max_steps:,}"
+            f"  {losses}  {self._speed:,.0f} target tokens/s"
+        )

@@ -1,0 +1,124 @@
+"""Checkpoints of a training run: one file each, whole or not there at all.
+
+Keras's own saves are not atomic and leave out the state of the dropout generators, so that a
+resumed run could not equal an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, beside its variables."""
+
+    step: int
+    seconds: float
+    best: float | None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; moved over `path` only when it is whole on disk.
+
+    A full disk, an exception or a kill leaves what was at `path` before.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def state_variables(model: Any) -> list[Any]:
+    """Return every variable that a step changes: weights, dropout seeds, optimizer."""
+    metrics = {id(v) for v in model.metrics_variables}
+    return [v for v in model.variables if id(v) not in metrics] + list(model.optimizer.variables)
+
+
+def save_checkpoint(folder: Path, model: Any, progress: Progress) -> Path:
+    """Write `step-N.npz` into `folder` and drop all but the newest two.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; earlier checkpoints stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        f"{i:05d}": np.asarray(variable) for i, variable in enumerate(state_variables(model))
+    }
+    arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), "uint8")
+    path = folder / f"step-{progress.step:09d}.npz"
+    with replacing(path) as aside:
+        np.savez(aside, allow_pickle=False, **arrays)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def restore_checkpoint(folder: Path, model: Any) -> tuple[Progress | None, list[str]]:
+    """Load the newest whole checkpoint into a built and compiled model.
+
+    Returns:
+        The `Progress` (None where there is no checkpoint), and a sentence for each damaged
+        checkpoint that was passed over.
+
+    Raises:
+        ValueError: the checkpoint is of another architecture, or all are damaged.
+    """
+    damaged = []
+    for path in _newest_first(folder):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            damaged.append(f"{path} is damaged ({error}); it was passed over.")
+            continue
+        _assign(path, model, [arrays[name] for name in sorted(arrays)])
+        return progress, damaged
+    if damaged:
+        raise ValueError(
+            "No whole checkpoint is left. Remove the folder to train from the start.\n"
+            + "\n".join(damaged)
+        )
+    return None, []
+
+
+def _assign(path: Path, model: Any, arrays: list[np.ndarray]) -> None:
+    variables = state_variables(model)
+    fits = len(arrays) == len(variables) and all(
+        array.shape == tuple(variable.shape)
+        for array, variable in zip(arrays, variables, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{path} must be of the model being trained: its variables differ in number or "
+            "shape. Train into another folder, or restore the recipe it was made with. "
+            f"Received: {len(arrays)} arrays for {len(variables)} variables"
+        )
+    for array, variable in zip(arrays, variables, strict=True):
+        variable.assign(array)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.npz"), reverse=True)

@@ -1,0 +1,89 @@
+"""Cross entropy over the real target tokens, with label smoothing."""
+
+import keras
+from keras import ops
+
+
+def token_cross_entropy(target_out, logits, label_smoothing=0.0):
+    """Return -sum_k q(k) log p(k) for each position, without building the one-hot target.
+
+    q gives 1 - eps to the right token and spreads eps evenly over all V (Szegedy et al. 2016;
+    'Attention Is All You Need', section 5.4). With z the logits this is
+    CE(y) + eps * (z_y - mean(z)).
+
+    Args:
+        target_out: integers `[B, T]`.
+        logits: `[B, T, V]`.
+        label_smoothing: eps, from 0 to below 1.
+
+    Returns:
+        float32 `[B, T]`, in nats.
+    """
+    logits = ops.cast(logits, "float32")
+    losses = ops.sparse_categorical_crossentropy(target_out, logits, from_logits=True)
+    if label_smoothing:
+        right = ops.take_along_axis(logits, ops.expand_dims(target_out, -1), axis=-1)
+        losses += label_smoothing * (ops.squeeze(right, -1) - ops.mean(logits, axis=-1))
+    return losses
+
+
+def real_positions(target_out, pad_id):
+    """Return float32 `[B, T]`: 1 where a position holds a token, 0 where it is padding."""
+    return ops.cast(ops.not_equal(target_out, pad_id), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Mean cross entropy over the real target tokens of a batch.
+
+    The sum over positions that are not padding, divided by their number; Keras's own default
+    divides by the padded positions too.
+
+    Args:
+        label_smoothing: eps, 0.1 in the paper (section 5.4).
+        pad_id: positions with this target do not count.
+
+    Call arguments:
+        y_true: integers `[B, T]`.
+        y_pred: logits `[B, T, V]`.
+        sample_weight: optional, multiplies the weight of each position.
+
+    Raises:
+        ValueError: `label_smoothing` out of range.
+
+    Example:
+        >>> loss = SmoothedCrossEntropy(0.0)
+        >>> float(loss(np.array([[1, 0]]), np.zeros((1, 2, 4), "float32")))   # log(4)
+        1.3862943649291992
+    """
+
+    def __init__(self, label_smoothing=0.1, pad_id=0, name="smoothed_cross_entropy", **kwargs):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                "label_smoothing must be from 0 to below 1. "
+                f"Received: label_smoothing={label_smoothing}"
+            )
+        kwargs.setdefault("reduction", "mean_with_sample_weight")
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+        self.pad_id = pad_id
+
+    def call(self, y_true, y_pred):
+        return token_cross_entropy(y_true, y_pred, self.label_smoothing)
+
+    def token_losses(self, y_true, y_pred):
+        """Return the loss and the weight of each position, both float32 `[B, T]`."""
+        return self.call(y_true, y_pred), real_positions(y_true, self.pad_id)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        weights = real_positions(y_true, self.pad_id)
+        if sample_weight is not None:
+            weights = weights * ops.cast(sample_weight, "float32")
+        return super().__call__(y_true, y_pred, sample_weight=weights)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "pad_id": self.pad_id,
+        }

@@ -1,0 +1,259 @@
+"""A recipe becomes a run folder: tokenizers, model, `model.fit`, checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from keras_transformer import backend
+from keras_transformer.config import RunConfig, TrainingConfig, TransformerConfig, nearest
+from keras_transformer.data.corpus import Pair, group_references
+from keras_transformer.data.pipeline import make_dataset, stream_of
+from keras_transformer.data.splits import Splits, open_splits
+from keras_transformer.model import Transformer
+from keras_transformer.run_folder import RunFolder
+from keras_transformer.text.tokenizer import Tokenizer
+from keras_transformer.training.callbacks import KeepCheckpoints, ProgressLine, StopAt
+from keras_transformer.training.checkpoints import restore_checkpoint
+from keras_transformer.training.losses import SmoothedCrossEntropy
+from keras_transformer.training.metrics import Perplexity, TokenAccuracy
+from keras_transformer.training.schedules import InverseSquareRoot
+
+HELD_OUT = 500
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training session ended."""
+
+    run: RunFolder
+    reason: str  # steps, time, interrupt; finished: there was nothing left to do
+    step: int
+    seconds: float
+    best_loss: float | None
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("keras_transformer") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def find_recipe(name_or_path: str) -> RunConfig:
+    """Return a recipe of the package by name, or one of your own by the path of its YAML file.
+
+    Raises:
+        ValueError: no such recipe or file (the nearest name is suggested), or a fault in it.
+    """
+    if name_or_path in recipe_names():
+        path = resources.files("keras_transformer") / "recipes" / f"{name_or_path}.yaml"
+        return RunConfig.load(Path(str(path)))
+    if name_or_path.endswith((".yaml", ".yml")):
+        return RunConfig.load(name_or_path)
+    hint = nearest(name_or_path, recipe_names()) or f" Choose from {', '.join(recipe_names())}."
+    raise ValueError(
+        f"recipe must be the name of a recipe or the path of a YAML file.{hint} "
+        f"Received: recipe={name_or_path!r}"
+    )
+
+
+def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> TrainingResult:
+    """Train a recipe with `model.fit`, or resume it at its last checkpoint.
+
+    Args:
+        recipe: what to train.
+        run_folder: made when new; the same recipe and folder resume.
+        console: where progress is written.
+
+    Raises:
+        ValueError: bad data, a folder that holds another run, or a loss that is not a number.
+        OSError: the disk is full; earlier checkpoints stay.
+    """
+    backend.make_deterministic(recipe.training.seed)
+    run = RunFolder.create(run_folder, recipe)
+    splits = open_splits(recipe.data)
+    source, target = prepare_tokenizers(run, splits, console)
+    config = TransformerConfig.for_tokenizers(
+        recipe.model.preset, source, target, **recipe.model.overrides
+    )
+    model = compiled_model(config, recipe.training)
+    console.print(f"Model       {_describe(model)}", highlight=False)
+    progress, damaged = restore_checkpoint(run.path / "checkpoints", model)
+    for sentence in damaged:
+        console.print(f"[yellow]{sentence}[/]")
+    stop = StopAt(
+        recipe.training.max_steps,
+        recipe.training.max_minutes,
+        progress.seconds if progress else 0.0,
+    )
+    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None)
+    if progress and _is_finished(progress.step, progress.seconds, recipe.training):
+        return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
+    _fit(model, run, splits, source, target, stop, keep, console)
+    step = int(model.optimizer.iterations)
+    if keep.best is None and stop.reason != "interrupt":
+        raise ValueError(
+            "The validation loss was not a number, so no model was kept. Lower "
+            "training.peak_learning_rate and train into another folder. "
+            f"Received: peak_learning_rate={recipe.training.peak_learning_rate}"
+        )
+    return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
+
+
+def prepare_tokenizers(
+    run: RunFolder, splits: Splits, console: Console
+) -> tuple[Tokenizer, Tokenizer]:
+    """Load the run's tokenizers; for a new run train them and set texts aside for later proof."""
+    settings = run.recipe.tokenizer
+    if (run.path / "target.model").exists():
+        source, target = run.source_tokenizer(), run.target_tokenizer()
+    else:
+        pairs = _Counted(splits.train)
+        options: dict[str, Any] = {"add_dummy_prefix": settings.add_dummy_prefix}
+        if settings.shared:
+            lines: Iterable[str] = itertools.chain.from_iterable(pairs)
+            source = target = Tokenizer.train(
+                lines, settings.vocab_size, settings.model_type, **options
+            )
+        else:
+            source = Tokenizer.train(
+                (pair[0] for pair in pairs), settings.vocab_size, settings.model_type, **options
+            )
+            target = Tokenizer.train(
+                (pair[1] for pair in splits.train),
+                settings.target_vocab_size or settings.vocab_size,
+                settings.target_model_type or settings.model_type,
+            )
+        run.save_held_out(_first(splits.validation, HELD_OUT))
+        source.save(run.path / "source.model")
+        target.save(run.path / "target.model")
+        console.print(f"Data        {pairs.count:,} training pairs", highlight=False)
+    kind = "one for both sides" if source == target else "source and target"
+    sizes = " and ".join(f"{t.vocab_size:,}" for t in dict.fromkeys((source, target)))
+    console.print(f"Tokenizers  {sizes} pieces ({kind})", highlight=False)
+    return source, target
+
+
+def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Transformer:
+    """Return a new `Transformer`, compiled as a recipe says."""
+    model = Transformer(config, name="transformer")
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            _schedule(training),
+            beta_2=training.beta_2,
+            epsilon=training.epsilon,
+            global_clipnorm=training.clip_norm,
+        ),
+        loss=SmoothedCrossEntropy(training.label_smoothing, config.pad_id),
+        metrics=[TokenAccuracy(config.pad_id), Perplexity(config.pad_id)],
+        jit_compile=training.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _schedule(training: TrainingConfig) -> Any:
+    if training.schedule == "inverse_square_root":
+        return InverseSquareRoot(training.warmup_steps, peak=training.peak_learning_rate)
+    if training.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=max(1, training.max_steps - training.warmup_steps),
+            warmup_target=training.peak_learning_rate,
+            warmup_steps=training.warmup_steps,
+        )
+    return training.peak_learning_rate
+
+
+def _fit(
+    model: Transformer,
+    run: RunFolder,
+    splits: Splits,
+    source: Tokenizer,
+    target: Tokenizer,
+    stop: StopAt,
+    keep: KeepCheckpoints,
+    console: Console,
+) -> None:
+    training, data = run.recipe.training, run.recipe.data
+    options: dict[str, Any] = {
+        "batch_tokens": training.batch_tokens,
+        "num_shapes": training.num_shapes,
+        "max_source_length": data.max_source_length,
+        "max_target_length": data.max_target_length,
+        "overlong": data.overlong,
+        "decoder_start_id": model.config.start_id,
+    }
+    start = int(model.optimizer.iterations)
+    if start:
+        console.print(f"Resuming at step {start:,}", highlight=False)
+    batches = make_dataset(
+        splits.train, source, target, seed=training.seed, repeat=True, start_step=start, **options
+    )
+    validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
+    console.print(f"Batches     {stream_of(batches).statistics()}", highlight=False)
+    model.fit(
+        batches,
+        validation_data=validation,
+        steps_per_epoch=training.evaluate_every,
+        epochs=-(-(training.max_steps - start) // training.evaluate_every),
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            stop,
+            ProgressLine(stop, console),
+            keep,
+            keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
+        ],
+    )
+
+
+def _is_finished(step: int, seconds: float, training: TrainingConfig) -> bool:
+    out_of_time = training.max_minutes is not None and seconds >= 60 * training.max_minutes
+    return step >= training.max_steps or out_of_time
+
+
+def _describe(model: Transformer) -> str:
+    config = model.config
+    return (
+        f"{model.count_params():,} parameters: {config.num_encoder_layers} encoder and "
+        f"{config.num_decoder_layers} decoder layers, d_model {config.d_model}, d_ff {config.d_ff}"
+    )
+
+
+def _first(pairs: Iterable[Pair], count: int) -> list[tuple[str, list[str]]]:
+    """Return the references of the first `count` sources; equal sources stand together."""
+    sources: dict[str, None] = {}
+
+    def until_full() -> Iterator[Pair]:
+        for pair in pairs:
+            sources[pair[0]] = None
+            if len(sources) > count:
+                return
+            yield pair
+
+    return group_references(until_full())
+
+
+class _Counted:
+    """Counts the pairs of the one pass that is made over it."""
+
+    def __init__(self, pairs: Iterable[Pair]):
+        self.pairs = pairs
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Pair]:
+        for pair in self.pairs:
+            self.count += 1
+            yield pair

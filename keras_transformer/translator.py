@@ -1,0 +1,302 @@
+"""Texts in, hypotheses out, on the Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_transformer import backend
+from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.decoding.greedy import greedy
+from keras_transformer.decoding.scoring import decoding_limits, length_penalty
+from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.run_folder import RunFolder
+from keras_transformer.text.tokenizer import Tokenizer
+
+
+class SearchResult(NamedTuple):
+    """What a search found, best first: n hypotheses for each of B sources."""
+
+    ids: Any  # int32 [B, n, T]: tokens with the end symbol, pads behind it
+    scores: Any  # float32 [B, n]: log-probability / length penalty
+    finished: Any  # bool [B, n]: ended by itself, was not cut at the limit
+
+
+def generate(model, source_ids, max_decoding_length=0, alpha=0.6) -> SearchResult:
+    """Decode source ids greedily: the one definition that every exported file is made from.
+
+    Args:
+        model: a `Transformer`.
+        source_ids: int32 `[B, S]`, padded on the right; real ids end with the end symbol.
+        max_decoding_length: integer scalar; 0: source length + 50, row by row.
+        alpha: length penalty of the scores.
+
+    Returns:
+        `SearchResult` with n = 1.
+    """
+    config: TransformerConfig = model.config
+    lengths = ops.sum(ops.cast(ops.not_equal(source_ids, config.pad_id), "int32"), axis=1)
+    limits = decoding_limits(lengths, max_decoding_length)
+    if config.positions == "learned":
+        limits = ops.minimum(limits, config.max_positions)
+    memory = model.project_memory(source_ids)
+    state = greedy(
+        lambda ids, step, cache: model.decode_step(ids, step, cache, memory),
+        ops.full_like(lengths, config.start_id),
+        limits,
+        model.init_cache(memory),
+        vocab_size=config.target_vocab_size,
+        eos_id=config.eos_id,
+        pad_id=config.pad_id,
+        banned_ids=config.banned_ids,
+    )
+    scores = state.log_probs / length_penalty(state.lengths, alpha)
+    return SearchResult(
+        ops.expand_dims(state.ids, 1),
+        ops.expand_dims(scores, 1),
+        ops.expand_dims(state.finished, 1),
+    )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
+    """Return int32 `[B, longest]`, padded on the right."""
+    longest = max(map(len, rows), default=0)
+    padded = np.full((len(rows), longest), pad_id, "int32")
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield index arrays that together cover all rows, rows of similar length together."""
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def check_search_options(beam_size: int, num_hypotheses: int, max_decoding_length: int | None):
+    """Refuse search options that greedy decoding cannot honour.
+
+    Raises:
+        ValueError: anything but one hypothesis from a beam of one, or a limit below 1.
+    """
+    for name, value in (("beam_size", beam_size), ("num_hypotheses", num_hypotheses)):
+        if value != 1:
+            raise ValueError(
+                f"{name} must be 1: this version decodes greedily. Received: {name}={value}"
+            )
+    if max_decoding_length is not None and max_decoding_length < 1:
+        raise ValueError(
+            "max_decoding_length must be 1 or more, or None for the source length + 50. "
+            f"Received: max_decoding_length={max_decoding_length}"
+        )
+
+
+class Translator:
+    """Translates texts with a Keras `Transformer` and its two tokenizers.
+
+    Args:
+        model: the trained model.
+        source: tokenizer of the source side.
+        target: tokenizer of the target side.
+        held_out: source texts the model has not seen, which an export is proven on.
+        recipe: the `RunConfig` of the run that trained the model, for the model card.
+
+    Raises:
+        ValueError: a tokenizer does not fit the model's vocabulary or special ids.
+
+    Example:
+        >>> Translator.load("runs/g2p").translate(["hello"])[0][0].text     # doctest: +SKIP
+        'HH AH L OW'
+    """
+
+    def __init__(
+        self,
+        model,
+        source: Tokenizer,
+        target: Tokenizer,
+        *,
+        held_out: Sequence[str] | None = None,
+        recipe: RunConfig | None = None,
+    ):
+        self.model = model
+        self.source = source
+        self.target = target
+        self.config: TransformerConfig = model.config
+        self.held_out = list(held_out) if held_out is not None else None
+        self.recipe = recipe
+        self._check_fit("source", source, self.config.source_vocab_size)
+        self._check_fit("target", target, self.config.target_vocab_size)
+        self._search: Callable[..., Any] | None = None
+        self._token_log_probs: Callable[..., Any] | None = None
+
+    def _check_fit(self, side: str, tokenizer: Tokenizer, vocab_size: int) -> None:
+        if tokenizer.vocab_size > vocab_size:
+            raise ValueError(
+                f"The {side} tokenizer must fit the model: its ids would lie outside the "
+                "vocabulary. Use the tokenizer the model was trained with. Received: "
+                f"{tokenizer.vocab_size} pieces, {side}_vocab_size={vocab_size}"
+            )
+        for name in ("pad_id", "eos_id"):
+            if getattr(tokenizer, name) != getattr(self.config, name):
+                raise ValueError(
+                    f"The {side} tokenizer and the model must agree on {name}. Received: "
+                    f"{getattr(tokenizer, name)} and {getattr(self.config, name)}"
+                )
+
+    @classmethod
+    def load(cls, run_folder: str | Path) -> Translator:
+        """Load the best model of a training run.
+
+        Raises:
+            ValueError: not a run folder, or a file in it is missing or damaged.
+        """
+        run = RunFolder.open(run_folder)
+        return cls(
+            run.load_best_model(),
+            run.source_tokenizer(),
+            run.target_tokenizer(),
+            held_out=[source for source, _ in run.held_out()],
+            recipe=run.recipe,
+        )
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        beam_size: int = 1,
+        num_hypotheses: int = 1,
+        length_penalty: float = 0.6,
+        max_decoding_length: int | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> list[list[Hypothesis]]:
+        """Translate texts; the order is kept and each gets what it would get alone.
+
+        Args:
+            texts: any number of texts, the empty text included.
+            beam_size: 1: greedy.
+            num_hypotheses: hypotheses for each text.
+            length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
+            max_decoding_length: most target tokens, end symbol included; None: source + 50.
+            batch_size: texts decoded together, by similar length.
+
+        Returns:
+            For each text its hypotheses, best first.
+
+        Raises:
+            ValueError: an option out of range, a text with U+0000 or a lone surrogate, or a
+                text too long for learned positions.
+        """
+        check_search_options(beam_size, num_hypotheses, max_decoding_length)
+        rows = self._source_rows(texts)
+        results: list[list[Hypothesis]] = [[] for _ in rows]
+        for indices in batches_by_length(list(map(len, rows)), batch_size):
+            source_ids = pad_rows([rows[i] for i in indices], self.config.pad_id)
+            found = self.search(source_ids, max_decoding_length, length_penalty)
+            for index, hypotheses in zip(indices, self._hypotheses(found), strict=True):
+                results[index] = hypotheses
+        return results
+
+    def translate_iter(
+        self, lines: Iterable[str], *, chunk_size: int = 2048, **options: Any
+    ) -> Iterator[list[Hypothesis]]:
+        """Translate a stream of texts in constant memory, `chunk_size` at a time."""
+        chunk: list[str] = []
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == chunk_size:
+                yield from self.translate(chunk, **options)
+                chunk = []
+        if chunk:
+            yield from self.translate(chunk, **options)
+
+    def search(self, source_ids, max_decoding_length=None, length_penalty=0.6) -> SearchResult:
+        """Decode ids `[B, S]` with the compiled search; NumPy arrays come back."""
+        if self._search is None:
+            self._search = backend.compile(
+                lambda ids, limit, alpha: generate(self.model, ids, limit, alpha),
+                [((None, None), "int32"), ((), "int32"), ((), "float32")],
+            )
+        found = self._search(
+            np.asarray(source_ids, "int32"),
+            np.int32(max_decoding_length or 0),
+            np.float32(length_penalty),
+        )
+        return SearchResult(*(np.asarray(part) for part in found))
+
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], *, batch_size: int = 64
+    ) -> np.ndarray:
+        """Return log p(target | source) by the full model, float32 `[len(sources)]`.
+
+        The end symbol counts as a token of the target; no length penalty is applied.
+
+        Raises:
+            ValueError: different numbers of texts, or a text that is refused.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(
+                "sources and targets must be equally many. Received: "
+                f"{len(sources)} sources, {len(targets)} targets"
+            )
+        target_rows = [row + [self.config.eos_id] for row in self.target.encode(targets)]
+        return self.score_ids(self._source_rows(sources), target_rows, batch_size=batch_size)
+
+    def score_ids(
+        self,
+        source_rows: Sequence[Sequence[int]],
+        target_rows: Sequence[Sequence[int]],
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Return log p(target | source) of ids that include their end symbol, `[B]`."""
+        if self._token_log_probs is None:
+            self._token_log_probs = backend.compile(
+                self._log_probs, [((None, None), "int32")] * 3
+            )
+        scores = np.zeros(len(source_rows), "float32")
+        for indices in batches_by_length(list(map(len, target_rows)), batch_size):
+            source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)
+            target_out = pad_rows([target_rows[i] for i in indices], -1)
+            target_in = np.roll(np.where(target_out < 0, self.config.pad_id, target_out), 1, 1)
+            target_in[:, 0] = self.config.start_id
+            log_probs = np.asarray(self._token_log_probs(source_ids, target_in, target_out))
+            scores[indices] = np.where(target_out < 0, 0, log_probs).sum(axis=1)
+        return scores
+
+    def _log_probs(self, source_ids, target_in, target_out):
+        log_probs = ops.log_softmax(self.model((source_ids, target_in)), axis=-1)
+        chosen = ops.expand_dims(ops.maximum(target_out, 0), -1)
+        return ops.squeeze(ops.take_along_axis(log_probs, chosen, axis=-1), -1)
+
+    def _source_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        rows = [row + [self.config.eos_id] for row in self.source.encode(texts)]
+        if self.config.positions == "learned":
+            for index, row in enumerate(rows):
+                if len(row) > self.config.max_positions:
+                    raise ValueError(
+                        f"texts[{index}] must have at most {self.config.max_positions} tokens, "
+                        "end symbol included: the model's positions are learned. Split the "
+                        f"text. Received: {len(row)} tokens"
+                    )
+        return rows
+
+    def _hypotheses(self, found: SearchResult) -> list[list[Hypothesis]]:
+        config = self.config
+        special = {config.pad_id, config.eos_id}
+        tokens = [
+            [[int(i) for i in ids if i not in special] for ids in hypotheses]
+            for hypotheses in found.ids
+        ]
+        texts = iter(self.target.decode([ids for hypotheses in tokens for ids in hypotheses]))
+        return [
+            [
+                Hypothesis(next(texts), float(score), ids, bool(finished))
+                for ids, score, finished in zip(row, scores, ended, strict=True)
+            ]
+            for row, scores, ended in zip(tokens, found.scores, found.finished, strict=True)
+        ]
