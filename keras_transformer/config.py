@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -354,3 +355,31 @@ class RunConfig(Settings):
     def to_yaml(self) -> str:
         """Return the recipe with every setting written out."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("keras_transformer") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def find_recipe(name_or_path: str) -> RunConfig:
+    """Return a recipe of the package by name, or one of your own by the path of its YAML file.
+
+    Raises:
+        ValueError: no such recipe or file (the nearest name is suggested), or a fault in it.
+    """
+    if name_or_path in recipe_names():
+        path = resources.files("keras_transformer") / "recipes" / f"{name_or_path}.yaml"
+        return RunConfig.load(Path(str(path)))
+    if name_or_path.endswith((".yaml", ".yml")):
+        return RunConfig.load(name_or_path)
+    hint = nearest(name_or_path, recipe_names()) or f" Choose from {', '.join(recipe_names())}."
+    raise ValueError(
+        f"recipe must be the name of a recipe or the path of a YAML file.{hint} "
+        f"Received: recipe={name_or_path!r}"
+    )

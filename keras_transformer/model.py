@@ -203,7 +203,7 @@ class Transformer(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if hasattr(self.loss, "token_losses"):
-            losses, weights = self.loss.token_losses(y, y_pred)
+            losses, weights = self.loss.token_losses(y, y_pred, sample_weight)
             self._loss_per_token.update_state(losses, sample_weight=weights)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -212,6 +212,19 @@ class Transformer(keras.Model):
         results = super().get_metrics_result()
         loss_per_token = results.pop("loss_per_token")
         return {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
+
+    def export(self, filepath, format="tf_saved_model", *, input_signature=None, **options):
+        """Write the forward pass with Keras's own export: int32 ids in, logits out.
+
+        Arguments are those of `keras.Model.export`. To write a whole translator, text in and text
+        out, use `keras_transformer.export`.
+        """
+        if input_signature is None:  # Keras would guess floats
+            names = ("source_ids", "target_in")
+            input_signature = [
+                [keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names]
+            ]
+        super().export(filepath, format, input_signature=input_signature, **options)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[1], self.config.target_vocab_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
@@ -107,7 +107,7 @@ class Description(_Record):
             BundleError: it is no JSON, of another format version, or not of this form.
         """
         values = _read_json(data, name)
-        version = values.get("format_version") if isinstance(values, dict) else None
+        version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{name} must have format_version {FORMAT_VERSION}. Install the version of "
@@ -232,10 +232,13 @@ def _file_names(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _read_json(data: bytes | str, name: str) -> Any:
+def _read_json(data: bytes | str, name: str) -> dict[str, Any]:
     if len(data) > MOST_MANIFEST_BYTES:
         raise BundleError(f"{name} must be smaller than {MOST_MANIFEST_BYTES} bytes.")
     try:
-        return from_json(data, allow_inf_nan=False)
+        values = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise BundleError(f"{name} must be a JSON document ({error}).") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{name} must be a JSON object. Received: {type(values).__name__}")
+    return cast(dict[str, Any], values)

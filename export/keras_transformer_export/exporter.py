@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer_export import onnx_model, parity, saved_model
 from keras_transformer_export.bundle import (
@@ -151,14 +153,13 @@ def _write_onnx(
 
     ids_model = onnx_model.convert_search(translator.model).model
     onnx.helper.set_model_props(ids_model, {METADATA_KEY: description.model_dump_json()})
-    special = description.special_ids
     text_model = add_text_nodes(
         ids_model,
         translator.source.serialized,
         translator.target.serialized,
-        pad_id=special.pad,
-        bos_id=special.bos,
-        eos_id=special.eos,
+        pad_id=description.special_ids.pad,
+        eos_id=description.special_ids.eos,
+        skipped_ids=translator.target.skipped_ids,
     )
     onnx.save(ids_model, folder / "model.ids.onnx")
     onnx.save(text_model, folder / "model.onnx")
@@ -193,8 +194,8 @@ def _onnx_runtime(translator: Any, path: Path, description: Description) -> Runt
         outputs = run_apart(path, [feed(batch) for batch in batches])
         if not texts:
             for output in outputs:
-                rows = output["ids"][:, 0].tolist()
-                output["translations"] = [[t] for t in translator.target.decode(rows)]
+                found = translator.target.decode(output["ids"][:, 0])
+                output["translations"] = np.array(found, object)[:, None]
         return [parity.hypotheses(output, special) for output in outputs]
 
     return run
@@ -239,9 +240,7 @@ def _card(translator: Any, card: ModelCard | None) -> ModelCard:
 
 def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
     limit = TensorInfo(dtype="int64", shape=[], default=0)
-    penalty = TensorInfo(
-        dtype="float32", shape=[], default=onnx_model.DEFAULT_LENGTH_PENALTY
-    )
+    penalty = TensorInfo(dtype="float32", shape=[], default=onnx_model.DEFAULT_LENGTH_PENALTY)
     options = {"max_decoding_length": limit, "length_penalty": penalty}
     translations = TensorInfo(dtype="string", shape=["B", "n"])
     found: dict[str, Signature] = {}

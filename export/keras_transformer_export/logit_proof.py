@@ -64,7 +64,9 @@ def with_logits(model: ModelProto) -> ModelProto:
         if choice is not None:
             body = next(a.g for a in loop.attribute if a.name == "body")
             body.node.append(helper.make_node("Identity", [choice.input[0]], ["proof_logits"]))
-            body.output.append(helper.make_tensor_value_info("proof_logits", TensorProto.FLOAT, None))
+            body.output.append(
+                helper.make_tensor_value_info("proof_logits", TensorProto.FLOAT, None)
+            )
             loop.output.append("logits")
             output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", "R", "V"])
             proof.graph.output.append(output)

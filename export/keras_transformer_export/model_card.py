@@ -16,8 +16,8 @@ print(OnnxTranslator("model.onnx").translate(["{example}"])[0][0].text)
 `model.onnx` takes and gives texts, and works alone; `model.ids.onnx` takes and gives ids, without
 custom operators. `export/README.md` of keras-transformer has the lines for plain ONNX Runtime.
 """
-SAVED_MODEL_USE = """`saved_model/` is a TensorFlow SavedModel with the signature `serving_default`, for TensorFlow with
-`import tensorflow_text`.
+SAVED_MODEL_USE = """`saved_model/` is a SavedModel with the signature `serving_default`.
+Import `tensorflow_text` before loading it.
 """
 
 

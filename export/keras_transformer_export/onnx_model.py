@@ -1,9 +1,10 @@
-"""The Keras search as one ONNX graph: traced once, converted by tf2onnx, rewritten by our passes."""
+"""The Keras search as one ONNX graph: traced, converted by tf2onnx, rewritten by our passes."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,13 +23,8 @@ DEFAULTS = {
     "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
     "length_penalty": np.array(DEFAULT_LENGTH_PENALTY, "float32"),
 }
-SHAPES = {
-    "source_ids": ["B", "S"],
-    "max_decoding_length": [],
-    "length_penalty": [],
-    "ids": ["B", "n", "T"],
-    "scores": ["B", "n"],
-}
+INPUT_SHAPES = {"source_ids": ["B", "S"], "max_decoding_length": [], "length_penalty": []}
+OUTPUT_SHAPES = {"scores": ["B", "n"], "ids": ["B", "n", "T"]}
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ def convert_search(model: Any) -> Conversion:
     """Convert the search of a `Transformer` to ONNX, ids in and ids out.
 
     Inputs: `source_ids` int64 [B, S]; `max_decoding_length` int64 scalar, by default 0 (source
-    length + 50); `length_penalty` float scalar, by default 0.6. Outputs: `ids` int64 [B, n, T],
-    `scores` float [B, n].
+    length + 50); `length_penalty` float scalar, by default 0.6. Outputs: `scores` float [B, n],
+    `ids` int64 [B, n, T].
 
     Raises:
         RuntimeError: Keras or tf2onnx is of a version this code does not fit, or the model has
@@ -64,7 +60,8 @@ def convert_search(model: Any) -> Conversion:
     )
     optimized, passes = optimize(raw)
     _refuse_foreign_operators(optimized)
-    _name_dimensions(optimized)
+    _declare(optimized.graph.input, INPUT_SHAPES)
+    _declare(optimized.graph.output, OUTPUT_SHAPES)
     onnx.checker.check_model(optimized, full_check=True)
     optimized.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in DEFAULTS.items())
     return Conversion(optimized, _count(raw.graph), _count(optimized.graph), passes)
@@ -109,7 +106,9 @@ def _fit_tf2onnx_to_keras() -> None:
             "Keras must have keras.src.export.tf2onnx_lib.patch_tf2onnx, which version 3.15 has. "
             f"Install keras>=3.15,<3.16 for the export. Received: keras {keras.__version__}"
         ) from error
-    patch_tf2onnx()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks NumPy for np.object
+        patch_tf2onnx()
 
 
 @contextlib.contextmanager
@@ -125,7 +124,7 @@ def _quiet_conversion() -> Iterator[None]:
 
 
 def _refuse_foreign_operators(model: ModelProto) -> None:
-    """tf2onnx reports success and leaves TensorFlow operators in the graph where it must give up."""
+    """Where tf2onnx must give up, it leaves TensorFlow operators in the graph and says nothing."""
     foreign = Counter(
         node.op_type
         for node in _all_nodes(model.graph)
@@ -139,12 +138,13 @@ def _refuse_foreign_operators(model: ModelProto) -> None:
         )
 
 
-def _name_dimensions(model: ModelProto) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        tensor = helper.make_tensor_type_proto(
-            value.type.tensor_type.elem_type, SHAPES[value.name]
-        )
-        value.type.CopyFrom(tensor)
+def _declare(values: Any, shapes: dict[str, list[str]]) -> None:
+    """Put inputs or outputs into the order of `shapes`, and name their dimensions."""
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    del values[:]
+    values.extend(
+        helper.make_tensor_value_info(name, types[name], shape) for name, shape in shapes.items()
+    )
 
 
 def _all_nodes(graph: GraphProto) -> Iterator[onnx.NodeProto]:

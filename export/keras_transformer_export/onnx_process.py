@@ -48,7 +48,7 @@ def _save(file: Path, runs: Sequence[Arrays]) -> None:
         for index, run in enumerate(runs)
         for name, value in run.items()
     }
-    np.savez(file, count=np.array(len(runs)), **arrays)
+    np.savez(file, **{"count": np.array(len(runs)), **arrays})  # type: ignore[arg-type]
 
 
 def _without_objects(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The proof that every exported file gives what the Keras model gives; its report is parity.json."""
+"""The proof that every exported file gives what the Keras model gives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer_export.bundle import Bundle, SpecialIds
 from keras_transformer_export.onnx_process import run_apart
@@ -100,7 +101,9 @@ def compare(
         runtimes=reports,
         max_logit_difference=max_logit_difference,
         packages=packages,
-        examples=_examples(translator, sentences, [h for batch in expected for h in batch], reports),
+        examples=_examples(
+            translator, sentences, [h for batch in expected for h in batch], reports
+        ),
     )
 
 
@@ -180,9 +183,7 @@ def _compare_runtime(
     return RuntimeReport(compared=compared, ties=ties, max_score_difference=largest)
 
 
-def _tie(
-    translator: Any, name: str, source: str, ours: Hypothesis, theirs: Hypothesis
-) -> Tie:
+def _tie(translator: Any, name: str, source: str, ours: Hypothesis, theirs: Hypothesis) -> Tie:
     """Accept two hypotheses that the full model scores alike, and refuse all others."""
     eos = translator.config.eos_id
     rows = [_with_end(hypothesis, eos) for hypothesis in (ours, theirs)]

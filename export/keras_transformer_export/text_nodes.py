@@ -1,4 +1,6 @@
-"""SentencePiece inside the ONNX graph: texts to padded ids before the search, ids to texts after it."""
+"""SentencePiece inside the ONNX graph: texts to ids before the search, ids to texts after it."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -7,7 +9,7 @@ from onnx.parser import parse_graph
 
 CONTRIB = "ai.onnx.contrib"
 
-# The end id comes from the tokenizer (add_eos). An empty batch has no longest row, hence the 0.
+# The end id comes from the tokenizer (add_eos). An empty batch has no longest row, hence the 1.
 ENCODE = """
 encode (string[B] texts) => (int64[B,S] source_ids) {
     encode_pieces, encode_splits = SentencepieceTokenizer
@@ -16,8 +18,8 @@ encode (string[B] texts) => (int64[B,S] source_ids) {
     encode_starts = Slice (encode_splits, encode_0, encode_last)
     encode_ends = Slice (encode_splits, encode_1, encode_end)
     encode_lengths = Sub (encode_ends, encode_starts)
-    encode_lengths_and_0 = Concat <axis = 0> (encode_lengths, encode_0)
-    encode_longest = ReduceMax <keepdims = 0> (encode_lengths_and_0)
+    encode_lengths_and_1 = Concat <axis = 0> (encode_lengths, encode_1)
+    encode_longest = ReduceMax <keepdims = 0> (encode_lengths_and_1)
     encode_columns = Range (encode_zero, encode_longest, encode_one)
     encode_row_lengths = Unsqueeze (encode_lengths, encode_1)
     encode_real = Less (encode_columns, encode_row_lengths)
@@ -41,10 +43,11 @@ decode (int64[B,n,T] ids) => (string[B,n] translations) {
     decode_ends = Cast <to = 6> (decode_is_end)
     decode_ends_so_far = CumSum (decode_ends, decode_axis)
     decode_open = Equal (decode_ends_so_far, decode_none)
-    decode_is_pad = Equal (decode_rows, decode_pad)
-    decode_is_begin = Equal (decode_rows, decode_bos)
-    decode_silent = Or (decode_is_pad, decode_is_begin)
-    decode_spoken = Not (decode_silent)
+    decode_cells = Unsqueeze (decode_rows, decode_last)
+    decode_same = Equal (decode_cells, decode_skipped)
+    decode_hits = Cast <to = 6> (decode_same)
+    decode_skips = ReduceMax <keepdims = 0> (decode_hits, decode_last)
+    decode_spoken = Equal (decode_skips, decode_none)
     decode_content = And (decode_open, decode_spoken)
     decode_trips = Squeeze (decode_count)
     decode_texts = Loop (decode_trips, decode_yes) <body = decode_row
@@ -62,7 +65,13 @@ decode (int64[B,n,T] ids) => (string[B,n] translations) {
 
 
 def add_text_nodes(
-    model: ModelProto, source: bytes, target: bytes, *, pad_id: int, bos_id: int, eos_id: int
+    model: ModelProto,
+    source: bytes,
+    target: bytes,
+    *,
+    pad_id: int,
+    eos_id: int,
+    skipped_ids: Sequence[int],
 ) -> ModelProto:
     """Give a model of ids texts for inputs and outputs.
 
@@ -74,16 +83,16 @@ def add_text_nodes(
             others; it is not changed.
         source: serialized SentencePiece model of the source side; it appends its own end id.
         target: serialized SentencePiece model of the target side.
-        pad_id: fills rows behind their end.
-        bos_id: left out when decoding.
-        eos_id: ends a row.
+        pad_id: fills rows of source ids behind their end.
+        eos_id: ends a row of target ids.
+        skipped_ids: left out when decoding: `Tokenizer.skipped_ids` of the target side.
 
     Returns:
         A model with input `texts` string [B] in the place of `source_ids`, and an additional
         first output `translations` string [B, n]. (ONNX allows no output named as an input.)
     """
     encode = _graph(ENCODE, "SentencepieceTokenizer", source, _encode_constants(pad_id))
-    decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(pad_id, bos_id, eos_id))
+    decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(eos_id, skipped_ids))
     core = model.graph
     inputs = [encode.input[0], *(value for value in core.input if value.name != "source_ids")]
     graph = helper.make_graph(
@@ -136,10 +145,10 @@ def _encode_constants(pad_id: int) -> dict[str, np.ndarray]:
     }
 
 
-def _decode_constants(pad_id: int, bos_id: int, eos_id: int) -> dict[str, np.ndarray]:
+def _decode_constants(eos_id: int, skipped_ids: Sequence[int]) -> dict[str, np.ndarray]:
     return {
-        "decode_pad": np.array(pad_id),
-        "decode_bos": np.array(bos_id),
+        "decode_skipped": np.array(skipped_ids, "int64"),
+        "decode_last": np.array([-1]),
         "decode_eos": np.array(eos_id),
         "decode_none": np.array(0, "int32"),
         "decode_axis": np.array(1),

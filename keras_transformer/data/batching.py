@@ -1,19 +1,21 @@
 """Batches of token ids in few static shapes, in an order that only seed, epoch and step decide."""
 
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from keras_transformer.data.corpus import check_reiterable
-from keras_transformer.data.pool import Encoder, Pool, Rows, empty_pool, join
+from keras_transformer.data.pool import Encoder, Pool, empty_pool, join
 from keras_transformer.data.shapes import (
     Shape,
     assign,
     choose_shapes,
     deal,
+    fill,
     make_shape,
     merge_leftovers,
 )
@@ -71,11 +73,11 @@ class BatchStream:
     Every batch has one of at most `num_shapes` shapes (`shapes`), chosen from the first pool of
     pairs. Batches are full; only the last few of an epoch may have rows that are all padding.
     An epoch has every pair once. Pairs are shuffled inside pools of `pool_size`, read in the
-    order of the corpus, and so are a pool's batches; a corpus of one pool is tokenized once and
+    order of the corpus, and so are a pool's batches. A corpus of one pool is tokenized once and
     kept in memory, a larger one is streamed. Pairs left over from a pool go into the next one.
 
     The order is a function of (seed, epoch, step) alone: `batches(epoch)` may be called for any
-    epoch at any time.
+    epoch at any time. `failure` is the error that ended a pass, None without one.
 
     Args:
         pairs: a corpus that can be iterated more than once: (source, target) texts, or lists of
@@ -140,11 +142,12 @@ class BatchStream:
         self._source, self._target, self._start_id = source, target, start
         self._seed, self._shuffle = seed, shuffle
         self._encoder = Encoder(source, target, max_source_length, max_target_length, overlong)
-        self._first_pool, self._first_read, overlong_pairs, self._whole = self._read_first_pool()
+        self._first_pool = self._read_first_pool()
         self._shapes = self._choose_shapes(
-            batch_tokens, num_shapes, max_source_length, max_target_length
+            batch_tokens, num_shapes, (max_source_length, max_target_length)
         )
-        self._statistics = self._measure_first_pool(overlong_pairs)
+        self._statistics = self._measure_first_pool()
+        self.failure: Exception | None = None
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -161,40 +164,171 @@ class BatchStream:
         return self._statistics
 
     def batches(self, epoch: int = 0, skip: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch in its order, without the first `skip` ones."""
-        total = Statistics()
-        for number, (pool, overlong, last) in enumerate(self._pools(epoch)):
-            plan = self._plan(pool, last, self._generator(epoch, number, 1))
-            total = self._add(total, pool, plan, overlong)
-            for shape_index, members in plan[skip:]:
-                yield self._build(pool, self._shapes[shape_index], members)
+        """Yields the batches of an epoch in its order, without the first `skip` ones.
+
+        Batches that are skipped are not built; pairs of a streamed corpus are still tokenized.
+        """
+        total = Statistics(complete=True)
+        carried = empty_pool()
+        for number, read in enumerate(self._recording_failure(self._pools())):
+            pool = join([carried, read.pool])
+            plan, leftovers = self._plan(pool, read.last, (epoch, number))
+            total = _add(total, pool, [(self._shapes[i], members) for i, members in plan])
+            total = replace(total, overlong=total.overlong + read.overlong)
+            carried = pool.take(leftovers)
+            for index, members in plan[skip:]:
+                yield self._build(pool, self._shapes[index], members)
             skip = max(0, skip - len(plan))
-        self._statistics = Statistics(**{**vars(total), "complete": True})
+        if not total.batches:
+            raise ValueError(_all_overlong(total.overlong))
+        self._statistics = total
 
     def stream(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yields the batches of epoch 0, 1, 2 and so on without end, from a step on.
-
-        The same batches as from step 0 without the first `start_step`: those are not built.
-        """
-        epoch, skip = self.locate(start_step)
+        """Yields the batches of epochs 0, 1, 2 and so on without end, from a step on."""
+        epoch, skip = 0, start_step
         while True:
+            if self.steps_per_epoch:
+                epochs, skip = divmod(skip, self.steps_per_epoch)
+                epoch += epochs
             yield from self.batches(epoch, skip)
-            epoch, skip = epoch + 1, 0
+            # Known at the latest now that an epoch has ended.
+            skip = max(0, skip - (self.steps_per_epoch or 0))
+            epoch += 1
 
     def locate(self, step: int) -> tuple[int, int]:
-        """Returns (epoch, step inside that epoch) of a step counted from the very first.
+        """Returns (epoch, step in that epoch) of a step counted from the start of epoch 0.
 
-        A streamed corpus is read once where its number of steps is not known and `step` is not
-        below the number of the first pool's.
+        A streamed corpus whose number of steps is not known yet is read once, unless `step` is 0.
         """
-        if self.steps_per_epoch is None:
-            if step <= self._statistics.batches // 2:
-                return 0, step
-            for _ in self.batches(0, skip=2**62):
+        if step and self.steps_per_epoch is None:
+            for _ in self.batches(skip=sys.maxsize):
                 pass
-        assert_steps = self.steps_per_epoch
-        return divmod(step, assert_steps)
+        return divmod(step, self.steps_per_epoch) if self.steps_per_epoch else (0, step)
 
-    def _pools(self, epoch: int) -> Iterator[tuple[Pool, int, bool]]:
-        """Yields (pool, overlong pairs, whether it is the last) with leftovers carried along."""
-        raise NotImplementedError
+    def _read_first_pool(self) -> "_Read":
+        read = next(self._read_pools(iter(self._pairs), 0), None)
+        if read is None or not read.pairs:
+            raise ValueError(
+                "pairs must have at least one pair. Check the corpus and how it was split. "
+                "Received: no pairs"
+            )
+        if read.last and not len(read.pool):
+            raise ValueError(_all_overlong(read.pairs))
+        return read
+
+    def _recording_failure(self, reads: Iterator["_Read"]) -> Iterator["_Read"]:
+        """Keeps the error of a bad pair, since tf.data turns it into one of its own."""
+        try:
+            yield from reads
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _pools(self) -> Iterator["_Read"]:
+        yield self._first_pool
+        if not self._first_pool.last:
+            first = self._first_pool.pairs
+            yield from self._read_pools(islice(self._pairs, first, None), first)
+
+    def _read_pools(self, pairs: Iterator[Any], first: int) -> Iterator["_Read"]:
+        following: list[Any] = []
+        while True:
+            pool, count, overlong = self._encoder.pool(
+                chain(following, pairs), self._pool_size, first
+            )
+            following = list(islice(pairs, 1))
+            yield _Read(pool, count, overlong, last=not following)
+            if not following:
+                return
+            first += count
+
+    def _choose_shapes(
+        self, batch_tokens: int, num_shapes: int, limits: tuple[int, int]
+    ) -> list[Shape]:
+        pool, whole = self._first_pool.pool, self._first_pool.last
+        # Pairs of later pools may be longer: one shape of a streamed corpus covers all of them.
+        count = num_shapes if whole else num_shapes - 1
+        shapes: list[Shape] = []
+        if count and len(pool):
+            shapes = choose_shapes(*_lengths(pool), batch_tokens, count)
+        if not whole and not any(s.source == limits[0] and s.target == limits[1] for s in shapes):
+            shapes.append(make_shape(*limits, batch_tokens))
+        return shapes
+
+    def _measure_first_pool(self) -> Statistics:
+        read = self._first_pool
+        plan = fill(self._shapes, assign(self._shapes, *_lengths(read.pool)))
+        empty = Statistics(overlong=read.overlong, complete=read.last)
+        return _add(empty, read.pool, [(self._shapes[i], members) for i, members in plan])
+
+    def _plan(
+        self, pool: Pool, last: bool, key: tuple[int, int]
+    ) -> tuple[list[tuple[int, np.ndarray]], np.ndarray]:
+        """Returns (shape index, pairs) of each batch in order, and the pairs left over."""
+        generator = np.random.default_rng([self._seed, *key])
+        order = generator.permutation(len(pool)) if self._shuffle else np.arange(len(pool))
+        assigned = assign(self._shapes, *_lengths(pool))[order]
+        plan, leftovers = deal(self._shapes, assigned)
+        if last:
+            plan += merge_leftovers(self._shapes, leftovers)
+            leftovers = []
+        if self._shuffle:
+            plan = [plan[i] for i in generator.permutation(len(plan))]
+        left = np.sort(np.concatenate([np.zeros(0, np.int64), *leftovers]))
+        return [(index, order[members]) for index, members in plan], order[left]
+
+    def _build(self, pool: Pool, shape: Shape, members: np.ndarray) -> Batch:
+        real = np.arange(len(members))
+        source_ids = pool.source.padded(members, shape.rows, shape.source, self._source.pad_id)
+        source_ids[real, pool.source.lengths[members]] = self._source.eos_id
+        target_out = pool.target.padded(members, shape.rows, shape.target, self._target.pad_id)
+        target_in = np.empty_like(target_out)
+        target_in[:, 1:] = target_out[:, :-1]
+        target_in[:, 0] = self._target.pad_id
+        target_in[real, 0] = self._start_id
+        target_out[real, pool.target.lengths[members]] = self._target.eos_id
+        return Batch(source_ids, target_in, target_out)
+
+
+class _Read(NamedTuple):
+    """A pool, the pairs read for it, the overlong ones among them, and whether that was all."""
+
+    pool: Pool
+    pairs: int
+    overlong: int
+    last: bool
+
+
+def _lengths(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """Source and target lengths with the end id."""
+    return pool.source.lengths + 1, pool.target.lengths + 1
+
+
+def _add(total: Statistics, pool: Pool, plan: list[tuple[Shape, np.ndarray]]) -> Statistics:
+    source_lengths, target_lengths = _lengths(pool)
+    return replace(
+        total,
+        batches=total.batches + len(plan),
+        pairs=total.pairs + sum(len(members) for _, members in plan),
+        source_tokens=total.source_tokens
+        + sum(int(source_lengths[members].sum()) for _, members in plan),
+        target_tokens=total.target_tokens
+        + sum(int(target_lengths[members].sum()) for _, members in plan),
+        positions=total.positions
+        + sum(shape.rows * (shape.source + shape.target) for shape, _ in plan),
+    )
+
+
+def _all_overlong(pairs: int) -> str:
+    return (
+        "pairs must have at least one pair within max_source_length and max_target_length. Raise "
+        f'them or use overlong="cut". Received: {pairs} pairs, all longer'
+    )
+
+
+def _check_integers(values: dict[str, int], lowest: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise ValueError(
+                f"{name} must be an integer from {lowest}. Change it. Received: {name}={value!r}"
+            )

@@ -1,5 +1,8 @@
 """Sentence pairs from files, read line by line: constant memory, and errors that name the line."""
 
+# Callers are not type-checked, so arguments are.
+# pyright: reportUnnecessaryIsInstance=false
+
 import gzip
 import hashlib
 import os

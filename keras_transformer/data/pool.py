@@ -1,6 +1,7 @@
 """A pool of pairs as ids in flat arrays: what batches are drawn from."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -38,10 +39,13 @@ class Rows(NamedTuple):
 
     def take(self, indices: np.ndarray) -> "Rows":
         """Returns a copy of the chosen rows, in this order."""
-        return Rows.of([self.flat[self.starts[i] : self.starts[i] + self.lengths[i]] for i in indices])
+        return Rows.of(
+            [self.flat[self.starts[i] : self.starts[i] + self.lengths[i]] for i in indices]
+        )
 
 
-class Pool(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Pool:
     """Pieces of the sources and targets of some pairs, without special ids."""
 
     source: Rows
@@ -49,6 +53,10 @@ class Pool(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.source.lengths)
+
+    def take(self, indices: np.ndarray) -> "Pool":
+        """Returns a copy of the chosen pairs, in this order."""
+        return Pool(self.source.take(indices), self.target.take(indices))
 
 
 def empty_pool() -> Pool:
@@ -59,7 +67,9 @@ def empty_pool() -> Pool:
 def join(pools: Iterable[Pool]) -> Pool:
     """Returns one pool with the pairs of all, in order."""
     parts = list(pools)
-    return Pool(*(_join_rows([part[side] for part in parts]) for side in (0, 1)))
+    return Pool(
+        _join_rows([part.source for part in parts]), _join_rows([part.target for part in parts])
+    )
 
 
 def _join_rows(parts: list[Rows]) -> Rows:

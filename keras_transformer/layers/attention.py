@@ -116,9 +116,9 @@ class MultiHeadAttention(layers.Layer):
         self.output_projection = self._projection(
             self.d_model, self.num_heads * self.value_size, "output_projection"
         )
-        self.similarity.build(
-            (None, self.num_heads, None, self.key_size), (None, self.num_heads, None, self.key_size)
-        )
+        if not self.similarity.built:  # a loaded one is, and so is one that layers share
+            heads = (None, self.num_heads, None, self.key_size)
+            self.similarity.build(heads, heads)
         self.built = True
 
     def build_projections(self, key_width, value_width, key_input, value_input):
@@ -199,6 +199,9 @@ class SelfAttention(MultiHeadAttention):
 
     def build(self, input_shape):
         super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def build_projections(self, key_width, value_width, key_input, value_input):
         self._splits = [key_width, 2 * key_width]
@@ -295,6 +298,9 @@ class CrossAttention(MultiHeadAttention):
 
     def build(self, query_shape, memory_shape=None):
         super().build(query_shape, memory_shape)
+
+    def compute_output_shape(self, query_shape, memory_shape=None):
+        return query_shape
 
     def build_projections(self, key_width, value_width, key_input, value_input):
         self._splits = [key_width]

@@ -46,6 +46,9 @@ class DecoderLayer(TransformerLayer):
             norm.build(x_shape)
         self.built = True
 
+    def compute_output_shape(self, x_shape, memory_shape=None):
+        return x_shape
+
     def call(self, x, memory, memory_mask=None, training=None):
         def attend(x):
             return self.self_attention(x, training=training)
@@ -102,6 +105,12 @@ class Decoder(Stack):
     """
 
     layer_class = DecoderLayer
+
+    def build(self, x_shape, memory_shape=None):
+        self._build_stack(x_shape, memory_shape)
+
+    def compute_output_shape(self, x_shape, memory_shape=None):
+        return x_shape
 
     def call(self, x, memory, memory_mask=None, training=None):
         for layer in self.layers:

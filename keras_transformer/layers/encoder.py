@@ -74,9 +74,6 @@ class TransformerLayer(layers.Layer):
             return x + self.sublayer_dropout(sublayer(norm(x)), training=training)
         return norm(x + self.sublayer_dropout(sublayer(x), training=training))
 
-    def compute_output_shape(self, input_shape, *_):
-        return input_shape
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -125,6 +122,9 @@ class EncoderLayer(TransformerLayer):
             sublayer.build(input_shape)
         self.built = True
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x, attention_mask=None, training=None):
         def attend(x):
             return self.self_attention(x, attention_mask, training=training)
@@ -161,18 +161,15 @@ class Stack(layers.Layer):
         ]
         self.norm = self.layers[0]._norm("final_norm") if self.final_norm else None
 
-    def build(self, x_shape, memory_shape=None):
+    def _build_stack(self, x_shape, *memory_shape):
         for layer in self.layers:
-            layer.build(*(shape for shape in (x_shape, memory_shape) if shape is not None))
+            layer.build(x_shape, *memory_shape)
         if self.norm is not None:
             self.norm.build(x_shape)
         self.built = True
 
     def _finish(self, x):
         return x if self.norm is None else self.norm(x)
-
-    def compute_output_shape(self, x_shape, *_):
-        return x_shape
 
     def get_config(self):
         config = self.layers[0].get_config()
@@ -198,6 +195,12 @@ class Encoder(Stack):
     """
 
     layer_class = EncoderLayer
+
+    def build(self, input_shape):
+        self._build_stack(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, attention_mask=None, training=None):
         for layer in self.layers:

@@ -41,6 +41,10 @@ class ScaledDot(layers.Layer):
     def call(self, query, prepared):
         return scaled_dot(query, prepared)
 
+    def get_config(self):
+        # Keras refuses to write a layer without this method once its dtype is a policy object
+        return {**super().get_config()}
+
 
 SIMILARITIES = {"scaled_dot": ScaledDot}
 

@@ -1,5 +1,8 @@
 """Trains a SentencePiece model: checked lines in, serialized model out."""
 
+# Callers are not type-checked, so arguments are.
+# pyright: reportUnnecessaryIsInstance=false
+
 import io
 import struct
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,8 @@
 """Text to subword ids and back: a SentencePiece model with this project's special ids."""
 
+# Callers are not type-checked, so arguments are.
+# pyright: reportUnnecessaryIsInstance=false
+
 import os
 import tempfile
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,8 @@
 """The one place that says which texts are accepted."""
 
+# Callers are not type-checked, so arguments are.
+# pyright: reportUnnecessaryIsInstance=false
+
 import re
 from collections.abc import Sequence
 

@@ -128,7 +128,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._step = int(self.model.optimizer.iterations)
-        self._shown = self._speed = 0.0
+        self._shown = 0.0
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._live.start()
 
@@ -137,29 +137,32 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
+        if self.stop.reason == "interrupt":
+            self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
+            return
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now
-            self._speed = self.model.tokens_seen / (now - self._epoch_began)
-            self._live.update(self._text(f"loss {logs['loss']:.3f}"), refresh=True)
+            speed = self.model.tokens_seen / (now - self._epoch_began)
+            text = f"{self._place()}/{self.stop.max_steps:,}  loss {logs['loss']:.3f}"
+            self._live.update(f"{text}  {speed:,.0f} target tokens/s", refresh=True)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
-        losses = f"loss {logs['loss']:.3f}"
+        text = f"{self._place()}  loss {logs['loss']:.3f}"
         if "val_loss" in logs:
-            losses += (
-                f"  validation loss {logs['val_loss']:.3f}"
-                f"  token accuracy {100 * logs['val_token_accuracy']:.1f} %"
-            )
-        self.console.print(self._text(losses), highlight=False)
+            accuracy = 100 * logs["val_token_accuracy"]
+            text += f"  validation {logs['val_loss']:.3f}  token accuracy {accuracy:.1f} %"
+        self.console.print(text, highlight=False)
 
     def on_train_end(self, logs=None):
         self._live.stop()
 
-    def _text(self, losses: str) -> str:
-        minutes, seconds = divmod(int(self.stop.seconds), 60)
-        limit = f" of {self.stop.max_seconds / 60:g}:00" if self.stop.max_seconds else ""
-        return (
-            f"  {minutes}:{seconds:02d}{limit}  step {self._step:,}/{self.stop.max_steps:,}"
-            f"  {losses}  {self._speed:,.0f} target tokens/s"
-        )
+    def _place(self) -> str:
+        limit = f" of {_clock(self.stop.max_seconds)}" if self.stop.max_seconds else ""
+        return f"  {_clock(self.stop.seconds)}{limit}  step {self._step:,}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

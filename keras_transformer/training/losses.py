@@ -27,9 +27,18 @@ def token_cross_entropy(target_out, logits, label_smoothing=0.0):
     return losses
 
 
-def real_positions(target_out, pad_id):
-    """Return float32 `[B, T]`: 1 where a position holds a token, 0 where it is padding."""
-    return ops.cast(ops.not_equal(target_out, pad_id), "float32")
+def position_weights(target_out, pad_id, sample_weight=None):
+    """Return float32 `[B, T]`: 1 where a position holds a token, 0 where it is padding.
+
+    `sample_weight`, one for each row `[B]` or for each position `[B, T]`, multiplies them.
+    """
+    weights = ops.cast(ops.not_equal(target_out, pad_id), "float32")
+    if sample_weight is None:
+        return weights
+    sample_weight = ops.cast(sample_weight, "float32")
+    if len(sample_weight.shape) == 1:
+        sample_weight = ops.expand_dims(sample_weight, 1)
+    return weights * sample_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -46,7 +55,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     Call arguments:
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
-        sample_weight: optional, multiplies the weight of each position.
+        sample_weight: optional, `[B]` or `[B, T]`; multiplies the weight of each position.
 
     Raises:
         ValueError: `label_smoothing` out of range.
@@ -71,14 +80,13 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return token_cross_entropy(y_true, y_pred, self.label_smoothing)
 
-    def token_losses(self, y_true, y_pred):
+    def token_losses(self, y_true, y_pred, sample_weight=None):
         """Return the loss and the weight of each position, both float32 `[B, T]`."""
-        return self.call(y_true, y_pred), real_positions(y_true, self.pad_id)
+        weights = position_weights(y_true, self.pad_id, sample_weight)
+        return self.call(y_true, y_pred), weights
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        weights = real_positions(y_true, self.pad_id)
-        if sample_weight is not None:
-            weights = weights * ops.cast(sample_weight, "float32")
+        weights = position_weights(y_true, self.pad_id, sample_weight)
         return super().__call__(y_true, y_pred, sample_weight=weights)
 
     def get_config(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.training.losses import real_positions, token_cross_entropy
+from keras_transformer.training.losses import position_weights, token_cross_entropy
 
 
 class _TokenMean(keras.metrics.Mean):
@@ -18,9 +18,7 @@ class _TokenMean(keras.metrics.Mean):
         raise NotImplementedError
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        weights = real_positions(y_true, self.pad_id)
-        if sample_weight is not None:
-            weights = weights * ops.cast(sample_weight, "float32")
+        weights = position_weights(y_true, self.pad_id, sample_weight)
         super().update_state(self.token_values(y_true, y_pred), sample_weight=weights)
 
     def get_config(self):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import keras
 from rich.console import Console
 
 from keras_transformer import backend
-from keras_transformer.config import RunConfig, TrainingConfig, TransformerConfig, nearest
+from keras_transformer.config import DataConfig, RunConfig, TrainingConfig, TransformerConfig
+from keras_transformer.data.batching import Statistics
 from keras_transformer.data.corpus import Pair, group_references
 from keras_transformer.data.pipeline import make_dataset, stream_of
 from keras_transformer.data.splits import Splits, open_splits
@@ -38,34 +38,6 @@ class TrainingResult:
     step: int
     seconds: float
     best_loss: float | None
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    folder = resources.files("keras_transformer") / "recipes"
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-
-
-def find_recipe(name_or_path: str) -> RunConfig:
-    """Return a recipe of the package by name, or one of your own by the path of its YAML file.
-
-    Raises:
-        ValueError: no such recipe or file (the nearest name is suggested), or a fault in it.
-    """
-    if name_or_path in recipe_names():
-        path = resources.files("keras_transformer") / "recipes" / f"{name_or_path}.yaml"
-        return RunConfig.load(Path(str(path)))
-    if name_or_path.endswith((".yaml", ".yml")):
-        return RunConfig.load(name_or_path)
-    hint = nearest(name_or_path, recipe_names()) or f" Choose from {', '.join(recipe_names())}."
-    raise ValueError(
-        f"recipe must be the name of a recipe or the path of a YAML file.{hint} "
-        f"Received: recipe={name_or_path!r}"
-    )
 
 
 def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> TrainingResult:
@@ -202,7 +174,8 @@ def _fit(
         splits.train, source, target, seed=training.seed, repeat=True, start_step=start, **options
     )
     validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
-    console.print(f"Batches     {stream_of(batches).statistics()}", highlight=False)
+    found = _in_words(stream_of(batches).statistics(), data)
+    console.print(f"Batches     {found}", highlight=False)
     model.fit(
         batches,
         validation_data=validation,
@@ -224,12 +197,22 @@ def _is_finished(step: int, seconds: float, training: TrainingConfig) -> bool:
     return step >= training.max_steps or out_of_time
 
 
+def _in_words(found: Statistics, data: DataConfig) -> str:
+    """Say what a pass over the pairs consists of, and what became of those that are too long."""
+    count = f"{found.batches:,}" if found.complete else f"first {found.batches:,}"
+    text = f"{count} for all pairs, {100 * found.padding_waste:.1f} % padding"
+    if found.overlong:
+        done = "left out" if data.overlong == "skip" else "cut"
+        limits = f"{data.max_source_length} source or {data.max_target_length} target tokens"
+        text += f"\n            {found.overlong:,} pairs with more than {limits} are {done}"
+    return text
+
+
 def _describe(model: Transformer) -> str:
     config = model.config
-    return (
-        f"{model.count_params():,} parameters: {config.num_encoder_layers} encoder and "
-        f"{config.num_decoder_layers} decoder layers, d_model {config.d_model}, d_ff {config.d_ff}"
-    )
+    layers = f"{config.num_encoder_layers} + {config.num_decoder_layers} layers"
+    sizes = f"d_model {config.d_model}, d_ff {config.d_ff}"
+    return f"{model.count_params():,} parameters, {layers}, {sizes}"
 
 
 def _first(pairs: Iterable[Pair], count: int) -> list[tuple[str, list[str]]]:

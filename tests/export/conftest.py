@@ -81,8 +81,11 @@ def spelling_pairs(count: int, seed: int) -> list[tuple[str, str]]:
     return [(word, " ".join(word.upper())) for word in words]
 
 
-def make_translator(steps: int, **fields):
-    """A tiny model that has learned to spell, for the greater part: its outputs differ in length."""
+def build_translator(steps: int, **fields):
+    """A tiny model that has partly learned to spell: its outputs differ in length."""
+    from keras_transformer import backend
+
+    backend.import_tensorflow()
     from keras_transformer import Tokenizer, Transformer, TransformerConfig, Translator
 
     pairs = spelling_pairs(64 * max(steps, 1), seed=0)
@@ -130,7 +133,13 @@ def _padded(rows):
 
 @pytest.fixture(scope="session")
 def translator():
-    return make_translator(steps=200)
+    return build_translator(steps=120)
+
+
+@pytest.fixture(scope="session", name="make_translator")
+def translator_maker():
+    """Make a translator of other fields: (steps, **fields)."""
+    return build_translator
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +152,9 @@ def words() -> list[str]:
 def bundle_folder(translator, words, tmp_path_factory) -> Path:
     """A whole exported bundle; read only."""
     from keras_transformer_export import export
+    from keras_transformer_export.bundle import ModelCard
 
     folder = tmp_path_factory.mktemp("export") / "bundle"
-    export(translator, folder, sentences=words)
+    card = ModelCard(name="spelling", licence="Made up, for everyone.")
+    export(translator, folder, sentences=words, card=card)
     return folder

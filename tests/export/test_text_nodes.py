@@ -16,7 +16,14 @@ LINES = [
     "Привет, мир; hmmm... aaaa 1,000,000",
 ] * 20
 EDGES = ["", " ", "  \t\n ", "▁", "▁▁ a", "<s> </s> <pad> <unk>", "a</s>b", "e\u0301", "\ufeff"]
-EDGES += ["\x01\x7f\uffff\U0010ffff", "😀 ﬁ ㎞", "!!!!!!!", "a" * 10_000, "word " * 2_000, "日" * 9_999]
+EDGES += [
+    "\x01\x7f\uffff\U0010ffff",
+    "😀 ﬁ ㎞",
+    "!!!!!!!",
+    "a" * 10_000,
+    "word " * 2_000,
+    "日" * 9_999,
+]
 # The whole search is one Identity here: texts -> ids -> texts.
 IDENTITY = """<ir_version: 8, opset_import: ["" : 18]>
 search (int64[B,S] source_ids) => (int64[B,n,S] ids) <int64[1] one = {1}> {
@@ -26,17 +33,23 @@ ROWS = """<ir_version: 8, opset_import: ["" : 18]>
 search (int64[B,S] source_ids, int64[B,n,T] rows) => (int64[B,n,T] ids) { ids = Identity (rows) }"""
 
 
-@pytest.fixture(scope="module", params=["unigram", "bpe", "char", "word"])
+@pytest.fixture(scope="module", params=["unigram", "bpe", "char", "word", "bytes", "no prefix"])
 def tokenizer(request):
     from keras_transformer.text.tokenizer import Tokenizer
 
+    if request.param == "bytes":
+        return Tokenizer.train(LINES, vocab_size=350, model_type="unigram", byte_fallback=True)
+    if request.param == "no prefix":
+        return Tokenizer.train(LINES, 90, "char", add_dummy_prefix=False, normalization="nfkc_cf")
     return Tokenizer.train(LINES, vocab_size=90, model_type=request.param)
 
 
 def random_texts(count, seed=0):
     generator = random.Random(seed)
     letters = [*"aeimn!.,▁ \t\u00a0\u3000", *"日本語Приветß😀"]
-    anything = [chr(c) for c in generator.sample(range(1, 0x110000), 4000) if not 0xD800 <= c < 0xE000]
+    anything = [
+        chr(c) for c in generator.sample(range(1, 0x110000), 4000) if not 0xD800 <= c < 0xE000
+    ]
     return [
         "".join(generator.choices(generator.choice([letters, anything]), k=generator.randrange(30)))
         for _ in range(count)
@@ -55,8 +68,14 @@ def session_of(model):
 
 
 def text_session(core, tokenizer):
-    ids = {"pad_id": tokenizer.pad_id, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
-    model = add_text_nodes(parse_model(core), tokenizer.serialized, tokenizer.serialized, **ids)
+    model = add_text_nodes(
+        parse_model(core),
+        tokenizer.serialized,
+        tokenizer.serialized,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        skipped_ids=tokenizer.skipped_ids,
+    )
     onnx.checker.check_model(model, full_check=True)
     return session_of(model)
 
@@ -64,7 +83,7 @@ def text_session(core, tokenizer):
 def test_any_text_encodes_and_decodes_as_in_the_tokenizer(tokenizer):
     session = text_session(IDENTITY, tokenizer)
     texts = EDGES + random_texts(600)
-    for start in (*range(0, len(EDGES)), *range(len(EDGES), len(texts), 60)):
+    for start in (*range(len(EDGES)), *range(len(EDGES), len(texts), 60)):
         batch = texts[start : start + (1 if start < len(EDGES) else 60)]
         translations, ids = session.run(None, {"texts": np.array(batch, object)})
         encoded = tokenizer.encode(batch)

@@ -11,6 +11,7 @@ from keras_transformer_export.graph_passes.common import merge_equal_nodes
 from keras_transformer_export.graph_passes.comparisons import compare_integers
 from keras_transformer_export.graph_passes.constants import fold_constants
 from keras_transformer_export.graph_passes.dead_code import remove_dead_code
+from keras_transformer_export.graph_passes.erfc import expand_erfc
 from keras_transformer_export.graph_passes.graph import Graph
 from keras_transformer_export.graph_passes.identity import remove_identities
 from keras_transformer_export.graph_passes.indices import drop_index_guards
@@ -22,6 +23,7 @@ from keras_transformer_export.graph_passes.no_ops import remove_no_ops
 from keras_transformer_export.graph_passes.selects import restore_where
 
 PASSES = (
+    expand_erfc,
     remove_identities,
     hoist_loop_states,
     fold_constants,

@@ -1,6 +1,7 @@
 """The Bitcast that keras.ops.argmax leaves behind is removed."""
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 
 def drop_negative_zero_test(graph: Graph) -> int:

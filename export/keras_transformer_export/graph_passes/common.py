@@ -1,6 +1,7 @@
 """Equal computations are done once."""
 
-from keras_transformer_export.graph_passes.graph import CONTROL_FLOW, RANDOM, Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import CONTROL_FLOW, RANDOM, Node
 
 
 def merge_equal_nodes(graph: Graph) -> int:

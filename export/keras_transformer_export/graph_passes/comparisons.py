@@ -3,7 +3,8 @@
 import numpy as np
 from onnx import TensorProto, helper
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 INTEGERS = (TensorProto.INT32, TensorProto.INT64)

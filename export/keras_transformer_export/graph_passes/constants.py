@@ -5,7 +5,8 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from keras_transformer_export.graph_passes.graph import CONTROL_FLOW, RANDOM, Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import CONTROL_FLOW, RANDOM, Node
 
 # Float results of these are the same bits in every implementation: they move data or round once.
 EXACT = frozenset(
@@ -37,11 +38,13 @@ def fold_constants(graph: Graph) -> int:
 
 
 def _compute(graph: Graph, node: Node) -> list[np.ndarray] | None:
-    known = {name: graph.constants.get(name) for name in node.inputs if name}
-    if not known or node.domain or node.op_type in CONTROL_FLOW | RANDOM:
+    if not any(node.inputs) or node.domain or node.op_type in CONTROL_FLOW | RANDOM:
         return None
-    if any(array is None for array in known.values()) or _shared_weight(graph, node):
+    if any(name and name not in graph.constants for name in node.inputs):
         return None
+    if _shared_weight(graph, node):
+        return None
+    known = {name: graph.constants[name] for name in node.inputs if name}
     inputs = [helper.make_tensor_value_info(n, graph.type_of(n), a.shape) for n, a in known.items()]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.outputs]
     proto = helper.make_node(node.op_type, node.inputs, node.outputs)

@@ -1,6 +1,7 @@
 """Nodes and loop states that nothing reads are removed."""
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 
 def remove_dead_code(graph: Graph) -> int:
@@ -21,8 +22,7 @@ def _drop_dead_states(graph: Graph, loop: Node) -> int:
     dead = [
         state
         for state in range(len(loop.inputs) - 2)
-        if not graph.is_used(loop.outputs[state])
-        and not graph.is_used(body.inputs[2 + state].name)
+        if not graph.is_used(loop.outputs[state]) and not graph.is_used(body.inputs[2 + state].name)
     ]
     graph.drop_loop_states(loop, dead)
     return len(dead)

@@ -1,51 +1,30 @@
-"""An ONNX model opened for rewriting: unique names, one table of constants, who makes and uses what."""
+"""An ONNX model opened for rewriting: unique names, one table of constants, makers and users."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
-from onnx import helper, numpy_helper
-
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
-# Values of random operators differ from one node to its twin.
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-    | {"RandomUniformLike"}
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
 )
 
-
-@dataclass(eq=False)
-class Node:
-    """One operator. `bodies` holds its graph attributes (the body of a Loop)."""
-
-    op_type: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, AttributeProto] = field(default_factory=dict)
-    bodies: dict[str, Region] = field(default_factory=dict)
-    domain: str = ""
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """The Python value of an attribute, or `default` where the node has none."""
-        found = self.attributes.get(name)
-        return default if found is None else helper.get_attribute_value(found)
-
-
-@dataclass(eq=False)
-class Region:
-    """The top graph, or a body: nodes in order, declared inputs and outputs, returned values."""
-
-    inputs: list[ValueInfoProto]
-    outputs: list[ValueInfoProto]
-    results: list[str]
-    nodes: list[Node] = field(default_factory=list)
-    parent: Region | None = None
-    owner: Node | None = None
+from keras_transformer_export.graph_passes.nodes import Node, Region
+from keras_transformer_export.graph_passes.writing import (
+    declared_values,
+    names_read,
+    repeat_small_constants,
+    write_region,
+)
 
 
 class Graph:
@@ -129,12 +108,12 @@ class Graph:
         array = self.constants.get(value)
         return None if array is None or array.size != 1 else array.reshape(-1)[0].item()
 
-    def type_of(self, value: str) -> int | None:
-        """Element type (`TensorProto.FLOAT` ...), or None where unknown."""
+    def type_of(self, value: str) -> int:
+        """Element type (`TensorProto.FLOAT` ...), or `TensorProto.UNDEFINED`."""
         array = self.constants.get(value)
         if array is not None:
             return helper.np_dtype_to_tensor_dtype(array.dtype)
-        return self._types.get(value)
+        return self._types.get(value, TensorProto.UNDEFINED)
 
     def rank_of(self, value: str) -> int | None:
         """Number of dimensions, or None where unknown."""
@@ -168,17 +147,22 @@ class Graph:
 
     def replace(self, node: Node, op_type: str, inputs: Sequence[str], **attributes: Any) -> Node:
         """Put a node of one output in the place of `node`; users of its first output follow."""
-        new = Node(op_type, list(inputs), [self._fresh(op_type)])
+        new = Node(op_type, list(inputs), [self.new_value(op_type, like=node.outputs[0])])
         new.attributes = {k: helper.make_attribute(k, v) for k, v in attributes.items()}
-        for known in (self._types, self._ranks):
-            if node.outputs[0] in known:
-                known[new.outputs[0]] = known[node.outputs[0]]
         region = self._homes[node]
         self.insert(new, region, region.nodes.index(node))
         self.replace_uses(node.outputs[0], new.outputs[0])
         if not any(self._users.get(output) for output in node.outputs):
             self.remove(node)
         return new
+
+    def new_value(self, wanted: str, like: str) -> str:
+        """A name for a new value, of the type and rank of another."""
+        name = self._fresh(wanted)
+        for known in (self._types, self._ranks):
+            if like in known:
+                known[name] = known[like]
+        return name
 
     def insert(self, node: Node, region: Region, position: int) -> None:
         """Add `node` to a region."""
@@ -227,9 +211,9 @@ class Graph:
     def infer(self) -> None:
         """Find element types and ranks again; worth it after a pass that made shapes plainer."""
         model = self.to_model()
-        self._repeat_small_constants(model.graph, {t.name: t for t in model.graph.initializer})
+        repeat_small_constants(model.graph)
         inferred = onnx.shape_inference.infer_shapes(model)
-        for declared in _declared_values(inferred.graph):
+        for declared in declared_values(inferred.graph):
             tensor = declared.type.tensor_type
             if tensor.elem_type:
                 self._types[declared.name] = tensor.elem_type
@@ -242,8 +226,8 @@ class Graph:
         """The rewritten model: same inputs, outputs and operator sets; only constants in use."""
         model = ModelProto()
         model.CopyFrom(self._header)
-        graph = self._write(self.top, self._name)
-        used = set(_names_read(graph))
+        graph = write_region(self.top, self._name, self._fresh)
+        used = set(names_read(graph))
         graph.initializer.extend(self._defaults)
         graph.initializer.extend(
             numpy_helper.from_array(array, name)
@@ -252,46 +236,6 @@ class Graph:
         )
         model.graph.CopyFrom(graph)
         return model
-
-    def _repeat_small_constants(self, graph: GraphProto, known: dict[str, TensorProto]) -> None:
-        """Put axes and shapes into the bodies that read them: inference sees no outer values."""
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
-                    body = attribute.g
-                    names = {name for inner in body.node for name in inner.input if name in known}
-                    small = (n for n in sorted(names) if self.constants[n].size <= 16)
-                    body.initializer.extend(known[name] for name in small)
-                    self._repeat_small_constants(body, known)
-
-    def _write(self, region: Region, name: str) -> GraphProto:
-        nodes = [self._write_node(node) for node in region.nodes]
-        made = {output for node in region.nodes for output in node.outputs}
-        made |= {value.name for value in region.inputs} if region.parent else set()
-        outputs = []
-        for result, declared in zip(region.results, region.outputs, strict=True):
-            output = ValueInfoProto()
-            output.CopyFrom(declared)
-            if region.parent is None:
-                if result != declared.name:
-                    nodes.append(helper.make_node("Identity", [result], [declared.name]))
-            elif result in made:
-                output.name = result
-                made.remove(result)
-            else:
-                # A body must make each value it returns itself, and return it once.
-                output.name = self._fresh("result")
-                nodes.append(helper.make_node("Identity", [result], [output.name]))
-            outputs.append(output)
-        return helper.make_graph(nodes, name, region.inputs, outputs)
-
-    def _write_node(self, node: Node) -> NodeProto:
-        written = helper.make_node(node.op_type, node.inputs, node.outputs, domain=node.domain)
-        written.name = f"{node.op_type}:{node.outputs[0]}"
-        written.attribute.extend(node.attributes.values())
-        for name, body in node.bodies.items():
-            written.attribute.append(helper.make_attribute(name, self._write(body, name)))
-        return written
 
     # Loading and book-keeping
 
@@ -358,19 +302,3 @@ class Graph:
     def _forget_uses(self, node: Node) -> None:
         for name in node.inputs:
             self._users.get(name, {}).pop(node, None)
-
-
-def _declared_values(graph: GraphProto) -> Iterator[ValueInfoProto]:
-    yield from (*graph.input, *graph.output, *graph.value_info)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _declared_values(attribute.g)
-
-
-def _names_read(graph: GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _names_read(attribute.g)

@@ -1,6 +1,7 @@
 """Guards against negative indices that Gather does not need."""
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 
 def drop_index_guards(graph: Graph) -> int:

@@ -4,11 +4,12 @@ import hashlib
 
 import numpy as np
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 
 def fuse_gemm(graph: Graph) -> int:
-    """Rewrite `x @ W + b` to Gemm(x, W, b), where x and W are known to be matrices and b a vector."""
+    """Rewrite `x @ W + b` to Gemm, where x and W are known to be matrices and b a vector."""
     changes = 0
     for add in graph.nodes("Add"):
         for product_value, bias in (add.inputs, add.inputs[::-1]):

@@ -1,6 +1,7 @@
 """Work that is the same in every step of a Loop is done once, before it."""
 
-from keras_transformer_export.graph_passes.graph import CONTROL_FLOW, RANDOM, Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import CONTROL_FLOW, RANDOM, Node
 
 
 def move_invariants_out(graph: Graph) -> int:

@@ -1,6 +1,7 @@
 """Values that a Loop carries without changing them are read from outside instead."""
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 
 def hoist_loop_states(graph: Graph) -> int:

@@ -3,7 +3,8 @@
 import numpy as np
 from onnx import TensorProto
 
-from keras_transformer_export.graph_passes.graph import Graph, Node
+from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.nodes import Node
 
 # tf2onnx writes a billion for an open end, others the largest integer.
 TO_THE_END = 10**9

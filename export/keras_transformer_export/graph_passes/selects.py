@@ -12,8 +12,8 @@ def restore_where(graph: Graph) -> int:
     """
     changes = 0
     for node in graph.nodes("Add"):
-        halves = [_selected(graph, value) for value in node.inputs]
-        if None in halves:
+        halves = [found for v in node.inputs if (found := _selected(graph, v)) is not None]
+        if len(halves) != 2:
             continue
         (first, first_when, chosen), (second, second_when, other) = halves
         if first != second or first_when == second_when:
@@ -28,7 +28,9 @@ def restore_where(graph: Graph) -> int:
 def _selected(graph: Graph, value: str) -> tuple[str, bool, str] | None:
     """Read `cast(c) * a` as (c, True, a) and `cast(not c) * a` as (c, False, a)."""
     product = graph.producer(value, "Mul")
-    for i in range(2 if product else 0):
+    if product is None:
+        return None
+    for i in range(2):
         cast = graph.producer(product.inputs[i], "Cast")
         if cast is None or graph.type_of(cast.inputs[0]) != TensorProto.BOOL:
             continue

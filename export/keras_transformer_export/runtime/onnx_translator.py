@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,9 +154,7 @@ class OnnxTranslator:
     ) -> None:
         self.close()
 
-    def _run(
-        self, texts: list[str], length_penalty: float, limit: int
-    ) -> list[list[Hypothesis]]:
+    def _run(self, texts: list[str], length_penalty: float, limit: int) -> list[list[Hypothesis]]:
         session = self._session
         if session is None:
             raise ValueError("The translator must be open. Make a new one: this one was closed.")
@@ -190,7 +189,7 @@ class OnnxTranslator:
 
 def _import_runtime() -> tuple[Any, str]:
     """Return the module onnxruntime and the path of the library with the text operators."""
-    loaded = list(sys.modules)
+    loaded = [name for name in sys.modules if sys.modules.get(name)]  # None: import is forbidden
     if "tensorflow" in loaded and (
         "onnxruntime_extensions" not in loaded
         or loaded.index("tensorflow") < loaded.index("onnxruntime_extensions")
@@ -201,14 +200,14 @@ def _import_runtime() -> tuple[Any, str]:
             "onnxruntime_extensions first, or use a process without TensorFlow."
         )
     try:
-        import onnxruntime
-        import onnxruntime_extensions
+        onnxruntime = importlib.import_module("onnxruntime")
+        extensions = importlib.import_module("onnxruntime_extensions")
     except ImportError as error:
         raise ImportError(
             "ONNX Runtime and its extensions are needed. Install them with: "
             'pip install "keras-transformer[runtime]"'
         ) from error
-    return onnxruntime, onnxruntime_extensions.get_library_path()
+    return onnxruntime, extensions.get_library_path()
 
 
 def _providers(onnxruntime: Any, device: Device) -> list[str]:

@@ -1,5 +1,7 @@
 """Rewrites of selections, comparisons, indices and things that change nothing."""
 
+import math
+
 import numpy as np
 from onnx.parser import parse_model
 
@@ -9,6 +11,7 @@ from keras_transformer_export.graph_passes.common import merge_equal_nodes
 from keras_transformer_export.graph_passes.comparisons import compare_integers
 from keras_transformer_export.graph_passes.constants import fold_constants
 from keras_transformer_export.graph_passes.dead_code import remove_dead_code
+from keras_transformer_export.graph_passes.erfc import expand_erfc
 from keras_transformer_export.graph_passes.identity import remove_identities
 from keras_transformer_export.graph_passes.indices import drop_index_guards
 from keras_transformer_export.graph_passes.no_ops import remove_no_ops
@@ -273,3 +276,17 @@ def test_equal_nodes_are_merged_and_different_ones_are_not(rewrite):
     )
     assert result.changes == 2
     assert result.count("Exp") == result.count("Transpose") == 1
+
+
+def test_the_complementary_error_function_is_spelled_out(run_onnx):
+    """ONNX has no Erfc, so only the graph after the pass can run."""
+    graph = Graph(
+        parse_model(
+            """<ir_version: 8, opset_import: ["" : 18]>
+            g (float[N] x) => (float[N] y) { y = Erfc (x) }"""
+        )
+    )
+    assert expand_erfc(graph) == 1
+    x = np.array([-3.0, -0.5, 0.0, 0.7, 4.0], "float32")
+    received = run_onnx(graph.to_model(), {"x": x})[0]
+    np.testing.assert_allclose(received, [math.erfc(v) for v in x], atol=2e-7)

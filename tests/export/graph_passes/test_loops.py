@@ -4,9 +4,7 @@ from keras_transformer_export.graph_passes.dead_code import remove_dead_code
 from keras_transformer_export.graph_passes.loop_motion import move_invariants_out
 from keras_transformer_export.graph_passes.loop_states import hoist_loop_states
 
-FEEDS = [
-    {"x": np.array([[1.0, -2.0]], "float32"), "steps": np.array(steps)} for steps in (0, 1, 5)
-]
+FEEDS = [{"x": np.array([[1.0, -2.0]], "float32"), "steps": np.array(steps)} for steps in (0, 1, 5)]
 WEIGHT = {"w": np.array([[0.5, 1.0], [2.0, -1.0]], "float32"), "go": np.array(True)}
 
 

@@ -1,0 +1,286 @@
+"""The command line: keras-transformer demo | train | evaluate | translate | export | verify."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from keras_transformer import __version__, backend
+from keras_transformer.commands import screen
+
+app = typer.Typer(
+    name="keras-transformer",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+
+
+class Format(StrEnum):
+    """What to export."""
+
+    saved_model = "saved_model"
+    onnx = "onnx"
+
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a training run, such as runs/g2p.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        screen.say(f"keras-transformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From sentence pairs to one ONNX file that translates, with a Transformer in Keras.
+
+    New here?  [cyan]keras-transformer demo[/]  shows all of it on real data in 10 minutes.
+
+    Your own data, from pairs to a file:
+      [cyan]keras-transformer train --pairs pairs.tsv --run-folder runs/mine[/]
+      [cyan]keras-transformer evaluate runs/mine[/]
+      [cyan]keras-transformer export runs/mine exported[/]
+      [cyan]keras-transformer translate exported/model.onnx < texts.txt[/]
+    """
+
+
+@app.command()
+def demo(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Minutes of training; more gives fewer errors.")
+    ] = 8.0,
+    folder: Annotated[
+        Path, typer.Option(help="Where the run and the exported files are kept.")
+    ] = Path("runs/demo"),
+) -> None:
+    """The whole way on real data, in one command.
+
+    A Transformer learns to pronounce English from 126,052 words of the CMU
+    Pronouncing Dictionary and is tested on words it has never seen. It is
+    exported to SavedModel and ONNX, proven equal, and speaks in a process
+    without TensorFlow. Sizes and speeds are compared. No GPU is needed.
+
+    Examples:
+      [cyan]keras-transformer demo[/]                  about 10 minutes on 2 cores
+      [cyan]keras-transformer demo --minutes 20[/]     trains the same model further
+    """
+    with screen.errors():
+        from keras_transformer.demo import run
+
+        code = run(minutes, folder)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE", help="g2p, multi30k, reverse, or the path of a YAML file."
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Your own data: one pair a line, source TAB target."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Your own source texts, one a line.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Their targets, in the same order.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where the recipe's data files are.")
+    ] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to keep it. Default: runs/NAME.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="End after so much training.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="End after so many steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Other weights to begin with.")] = None,
+    max_source_length: Annotated[
+        int | None, typer.Option(help="Most tokens of a source text.")
+    ] = None,
+    overlong: Annotated[
+        Literal["skip", "cut"] | None, typer.Option(help="What becomes of pairs that are longer.")
+    ] = None,
+) -> None:
+    """Train a model, or resume where the same command was stopped.
+
+    A recipe that comes with the package, or a YAML file of your own:
+      [cyan]keras-transformer train reverse[/]         digits backwards, one minute
+      [cyan]keras-transformer train g2p[/]             words to pronunciations, 8 minutes
+      [cyan]keras-transformer train multi30k --data FOLDER[/]
+      [cyan]keras-transformer train my_recipe.yaml[/]
+
+    Your own data, plain or .gz, with settings chosen for its size:
+      [cyan]keras-transformer train --pairs pairs.tsv[/]
+      [cyan]keras-transformer train --source train.en --target train.de[/]
+
+    Ctrl-C saves and ends it well; the same command resumes.
+    """
+    with screen.errors():
+        from keras_transformer.commands.train import run
+
+        code = run(
+            recipe,
+            pairs,
+            source,
+            target,
+            {
+                "folder": data,
+                "max_source_length": max_source_length,
+                "overlong": overlong,
+            },
+            {"max_minutes": max_minutes, "max_steps": max_steps, "seed": seed},
+            run_folder,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def evaluate(
+    run_folder: RunArgument,
+    split: Annotated[
+        Literal["validation", "test"] | None,
+        typer.Option(help="Default: test where the recipe has it, else validation."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where the data files are, if they were moved."),
+    ] = None,
+    tokenize: Annotated[
+        Literal["13a", "none"],
+        typer.Option(help="For BLEU: 13a, or none if your texts are tokenised."),
+    ] = "13a",
+) -> None:
+    """Say how good and how fast a trained run is.
+
+    Translates texts it was not trained on. Gives BLEU and chrF with sacrebleu's
+    signature, or for pronunciations the share of wrong words (WER) and of wrong
+    phonemes (PER).
+
+    Examples:
+      [cyan]keras-transformer evaluate runs/g2p[/]
+      [cyan]keras-transformer evaluate runs/multi30k --tokenize none[/]
+      [cyan]keras-transformer evaluate runs/g2p --split validation --limit 200[/]
+    """
+    with screen.errors():
+        from keras_transformer.commands.evaluate import run
+
+        run(run_folder, split, limit, data, tokenize)
+
+
+@app.command()
+def translate(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A run folder, an exported folder or an .onnx file."),
+    ],
+    max_decoding_length: Annotated[
+        int | None,
+        typer.Option(help="Most tokens of a translation. Default: those of its source + 50."),
+    ] = None,
+    beam_size: Annotated[int | None, typer.Option(help="1, which is greedy search.")] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Write the score and a TAB before each translation.")
+    ] = False,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="How scores favour long translations. Default: 0.6.")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+) -> None:
+    r"""Translate standard input to standard output, line by line.
+
+    Each line gives one line, a blank line a blank one. Memory does not grow.
+
+    Examples:
+      [cyan]echo hello | keras-transformer translate runs/g2p[/]
+      [cyan]keras-transformer translate exported/model.onnx < in.txt > out.txt[/]
+      [cyan]keras-transformer translate exported[/]          type, Enter, read
+
+    For exported files this suffices: pip install "keras-transformer\[runtime-cpu]"
+    """
+    with screen.errors():
+        from keras_transformer.commands.translate import run
+
+        options = {
+            "beam_size": beam_size,
+            "length_penalty": length_penalty,
+            "max_decoding_length": max_decoding_length,
+        }
+        run(model, device, scores, options)
+
+
+@app.command()
+def export(
+    run_folder: RunArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put it; new.")],
+    format: Annotated[
+        list[Format] | None,
+        typer.Option(help="Only this one; may be given again. Default: both."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an exported folder that is there.")
+    ] = False,
+) -> None:
+    """Write SavedModel and ONNX of a run, and prove them equal.
+
+    A file that does not give the run's own translations is never put in place.
+
+    Examples:
+      [cyan]keras-transformer export runs/g2p exported/g2p[/]
+      [cyan]keras-transformer export runs/g2p exported/g2p --format onnx --force[/]
+    """
+    with screen.errors():
+        from keras_transformer.commands.export import run
+
+        run(run_folder, folder, [f.value for f in format or Format], force)
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What keras-transformer export wrote.")
+    ],
+) -> None:
+    """Check that an exported folder is whole and still right.
+
+    Compares each file with its hash, then translates stored examples again,
+    with ONNX Runtime and without TensorFlow. The exit code is 0 when all is
+    well, and 1 when not.
+
+    Example:
+      [cyan]keras-transformer verify exported/g2p && echo deploy it[/]
+    """
+    with screen.errors():
+        from keras_transformer.commands.export import verify as check
+
+        code = check(folder)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the command `keras-transformer`."""
+    backend.quiet()
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""`keras-transformer export` and `verify`: a trained run to a proven bundle."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from keras_transformer import backend
+from keras_transformer.commands import screen
+
+WHAT_IT_IS = {
+    "model.onnx": "texts in, texts out; needs only ONNX Runtime",
+    "model.ids.onnx": "ids in, ids out; without custom operators",
+    "saved_model": "texts in, texts out, for TensorFlow",
+}
+
+
+def run(run_folder: Path, folder: Path, formats: Sequence[str], force: bool) -> None:
+    """Export the best model of a run, and print what was made.
+
+    Raises:
+        ValueError: no such run, or the folder exists.
+        RuntimeError: an exported file does not equal the Keras model.
+        OSError: the disk is full.
+    """
+    from keras_transformer.run_folder import RunFolder
+
+    RunFolder.open(run_folder)  # its errors come before TensorFlow takes its seconds to start
+    bundle, report = write(run_folder, folder, formats, force)
+    screen.say(f"[bold]{escape(str(folder))}[/]")
+    screen.out.print(files_table(bundle))
+    screen.say(f"\nParity  {parity_line(report)}")
+    name = shlex.quote(str(folder))
+    commands = [f"keras-transformer verify {name}"]
+    if "onnx" in formats:
+        commands.append(f"keras-transformer translate {name}/model.onnx < sentences.txt")
+    screen.next_commands(commands)
+
+
+def write(
+    run_folder: Path,
+    folder: Path,
+    formats: Sequence[str],
+    force: bool,
+    card: dict[str, str] | None = None,
+) -> tuple[Any, Any]:
+    """Export, with a line that says what is being done; returns the bundle and its report.
+
+    Args:
+        run_folder: of a training run.
+        folder: where the bundle is to be.
+        formats: "saved_model", "onnx".
+        force: replace a bundle that is there.
+        card: fields of the model card.
+    """
+    backend.import_tensorflow()
+    from keras_transformer.translator import Translator
+    from keras_transformer_export import bundle as bundles
+    from keras_transformer_export.exporter import export
+    from keras_transformer_export.parity_report import ParityReport
+
+    with screen.messages.status("Loading the model") as status:
+        bundle = export(
+            Translator.load(run_folder),
+            folder,
+            formats,
+            card=bundles.ModelCard(**(card or {})),
+            force=force,
+            progress=status.update,
+        )
+    return bundle, ParityReport.read(bundle)
+
+
+def verify(folder: Path) -> int:
+    """Check every file of a bundle, then translate its stored examples again.
+
+    Returns:
+        0, or 1 when the bundle is not what was exported.
+
+    Raises:
+        ValueError: it is no bundle.
+    """
+    from keras_transformer_export.bundle import Bundle
+    from keras_transformer_export.parity import ParityError, verify_bundle
+
+    if not (folder / "manifest.json").is_file():
+        Bundle.open(folder)  # says what is wrong
+    try:
+        with screen.messages.status("Verifying"):
+            found = verify_bundle(folder)
+    except (ValueError, ParityError) as error:
+        screen.say(f"[bold red]failed[/]  {escape(str(error))}")
+        return screen.FAILED
+    screen.say(f"[bold green]ok[/]  {found.files} files are as they were exported")
+    for name in found.onnx_files:
+        screen.say(
+            f"    {name}: {found.sentences} examples give the same ids and texts, scores within "
+            f"{found.max_score_difference:.0e}"
+        )
+    return 0
+
+
+def files_table(bundle: Any) -> Table:
+    """Return the model files of a bundle with their sizes."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    for name in bundle.manifest.signatures:
+        size = screen.size(screen.folder_size(bundle.folder / name))
+        table.add_row(f"  {name}", size, WHAT_IT_IS[name])
+    return table
+
+
+def parity_line(report: Any) -> str:
+    """Say in one line what the proof of an export found."""
+    names = {"saved_model": "SavedModel", "model.onnx": "ONNX"}
+    equal = " = ".join(["Keras", *(names[name] for name in report.runtimes if name in names)])
+    difference = max(runtime.max_score_difference for runtime in report.runtimes.values())
+    ties = max(len(runtime.ties) for runtime in report.runtimes.values())
+    tied = f" but for {ties} ties" if ties else ""
+    return f"{equal} on {report.sentences:,} texts (same ids{tied}, scores to {difference:.0e})"

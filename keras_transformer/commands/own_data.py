@@ -1,0 +1,115 @@
+"""Settings for data of a user's own, chosen from one look at all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_transformer.config import RunConfig
+from keras_transformer.data.corpus import PairFile, ParallelFiles
+
+FEWEST_PAIRS = 20
+# Characters of text for each piece of the vocabulary. Multi30k gets some 10,000 pieces by it,
+# which is what is usually taken for it.
+CHARACTERS_A_PIECE = 400
+MOST_PIECES = 10_000
+FEWEST_PIECES = 200
+VALIDATION_PAIRS = 1000
+MOST_VALIDATION = 0.1
+SMALL_CORPUS = 200_000
+
+
+class Survey(NamedTuple):
+    """What one pass over a corpus finds."""
+
+    pairs: int
+    characters: int
+    alphabet: int
+    skipped: int
+
+
+def make_recipe(
+    pairs: str | None = None, source: str | None = None, target: str | None = None
+) -> tuple[RunConfig, dict[str, str]]:
+    """Return a recipe for a TSV file or two parallel files, and what was chosen in words.
+
+    The same files always give the same recipe, so that the same command resumes.
+
+    Raises:
+        ValueError: a file is missing or has a bad line (which is named), or too few pairs.
+    """
+    if pairs is not None:
+        corpus, path = PairFile(pairs), Path(pairs)
+        data = {"kind": "pairs", "pairs": pairs}
+    elif source is not None and target is not None:
+        corpus, path = ParallelFiles(source, target), Path(source)
+        data = {"kind": "parallel", "source": source, "target": target}
+    else:
+        raise ValueError("Give pairs, or source and target.")
+    found = survey(corpus)
+    if found.pairs < FEWEST_PAIRS:
+        raise ValueError(
+            f"{path}: must have at least {FEWEST_PAIRS} pairs, so that some can be held out. "
+            f"Add more. Received: {found.pairs} pairs"
+        )
+    config = RunConfig(
+        name=path.name.split(".")[0] or "mine",
+        data={**data, "validation_fraction": _validation_fraction(found.pairs)},
+        tokenizer={"model_type": "bpe", "vocab_size": _vocab_size(found)},
+        model={"preset": "tiny", "overrides": {"dropout": _dropout(found.pairs)}},
+        training={
+            "batch_tokens": 4096,
+            "max_steps": 10_000,
+            "evaluate_every": 100,
+            "peak_learning_rate": 0.003,
+            "warmup_steps": 1000,
+            "clip_norm": 1.0,
+        },
+    )
+    return config, _in_words(config, found)
+
+
+def survey(corpus: PairFile | ParallelFiles) -> Survey:
+    """Read a corpus once, in constant memory; any bad line is found here."""
+    pairs = characters = 0
+    alphabet: set[str] = set()
+    for source, target in corpus:
+        pairs += 1
+        characters += len(source) + len(target)
+        alphabet.update(source, target)
+    return Survey(pairs, characters, len(alphabet), corpus.skipped_empty)
+
+
+def _validation_fraction(pairs: int) -> float:
+    """About 1,000 pairs of a large corpus, a tenth of a small one, never so few that it is none."""
+    wanted = max(min(VALIDATION_PAIRS, MOST_VALIDATION * pairs), FEWEST_PAIRS / 2)
+    return round(min(wanted / pairs, 0.5), 6)
+
+
+def _vocab_size(found: Survey) -> int:
+    by_size = round(found.characters / CHARACTERS_A_PIECE, -2)
+    pieces = int(min(max(by_size, FEWEST_PIECES), MOST_PIECES))
+    # Every character gets a piece of its own; normalization may add a few.
+    return pieces + found.alphabet
+
+
+def _dropout(pairs: int) -> float:
+    return 0.3 if pairs < SMALL_CORPUS else 0.1
+
+
+def _in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+    training, fraction = config.training, config.data.validation_fraction
+    skipped = f"; {found.skipped:,} lines with a blank side are left out" if found.skipped else ""
+    return {
+        "data": f"{found.pairs:,} pairs{skipped}",
+        "held out": (
+            f"about {fraction * found.pairs:,.0f} pairs for validation, by a hash of the source"
+        ),
+        "vocabulary": f"one for both sides, BPE, up to {config.tokenizer.vocab_size:,} pieces",
+        "model": f"tiny: 4 + 4 layers, d_model 128, dropout {config.model.overrides['dropout']}",
+        "training": (
+            f"up to {training.max_steps:,} steps of {training.batch_tokens:,} tokens; "
+            "--max-minutes and Ctrl-C end it well"
+        ),
+        "to change": "copy config.yaml of the run folder, edit it, and train it as a recipe",
+    }

@@ -1,0 +1,158 @@
+"""`keras-transformer train`: a recipe, or a user's own pairs, to a run folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from keras_transformer import backend
+from keras_transformer.commands import screen
+from keras_transformer.config import RunConfig, find_recipe, recipe_names
+
+LONGEST_EXAMPLE = 60
+
+
+def run(
+    recipe: str | None,
+    pairs: str | None,
+    source: str | None,
+    target: str | None,
+    data: dict[str, Any],
+    training: dict[str, Any],
+    run_folder: Path | None,
+) -> int:
+    """Train, and say what came of it.
+
+    Args:
+        recipe: name of a recipe or path of a YAML file.
+        pairs: TSV file of the user's own pairs.
+        source: the user's own source texts, line by line.
+        target: their targets.
+        data: settings of the data section that replace the recipe's; None leaves them.
+        training: the same for the training section.
+        run_folder: None: runs/NAME.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        ValueError: wrong options or data.
+        OSError: the disk is full.
+    """
+    config = changed(_choose(recipe, pairs, source, target), data=data, training=training)
+    folder = run_folder or Path("runs") / config.name
+    _check_files(config)
+
+    backend.import_tensorflow()
+    from keras_transformer.training.trainer import train
+
+    screen.say(f"Run folder  {escape(str(folder))}  (the same command resumes it)")
+    result = train(config, folder, screen.out)
+    if result.reason == "interrupt":
+        _interrupted(folder, result.step)
+        return screen.INTERRUPTED
+    _closing(result, folder)
+    return 0
+
+
+def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
+    """Return the recipe with some settings replaced; None leaves a setting as it is.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    values = config.model_dump()
+    for name, settings in sections.items():
+        values[name] |= {key: value for key, value in settings.items() if value is not None}
+    return RunConfig(**values)
+
+
+def _choose(
+    recipe: str | None, pairs: str | None, source: str | None, target: str | None
+) -> RunConfig:
+    own = pairs is not None or source is not None or target is not None
+    if recipe is not None and not own:
+        return find_recipe(recipe)
+    if recipe is None and pairs is not None and source is None and target is None:
+        return _own(pairs=pairs)
+    if recipe is None and pairs is None and source is not None and target is not None:
+        return _own(source=source, target=target)
+    if not own:
+        raise ValueError(
+            "What to train on is missing. Give the name of a recipe "
+            f"({', '.join(recipe_names())}), a YAML file, --pairs data.tsv, or --source a.txt "
+            "--target b.txt."
+        )
+    if recipe is not None:
+        raise ValueError(
+            "Give a recipe or your own data, not both. To train a recipe's model on your own "
+            "data, copy its YAML file and change its data section. "
+            f"Received: recipe={recipe!r} beside --pairs, --source or --target"
+        )
+    raise ValueError(
+        "Give --pairs data.tsv, or --source and --target together. Received: "
+        + ", ".join(
+            f"--{name} {value}"
+            for name, value in (("pairs", pairs), ("source", source), ("target", target))
+            if value is not None
+        )
+    )
+
+
+def _own(**files: str) -> RunConfig:
+    from keras_transformer.commands.own_data import make_recipe
+
+    config, choices = make_recipe(**files)
+    screen.heading(config.name, "settings chosen for your data")
+    for name, text in choices.items():
+        screen.say(f"  {name:<12}{escape(text)}")
+    screen.say()
+    return config
+
+
+def _check_files(config: RunConfig) -> None:
+    """Find missing files and packages before TensorFlow takes its seconds to start."""
+    from keras_transformer.data.splits import open_splits
+
+    open_splits(config.data)
+
+
+def _interrupted(folder: Path, step: int) -> None:
+    screen.say(f"\nStopped at step {step:,}. Everything is saved in {escape(str(folder))}.")
+    screen.say("The same command resumes there:")
+    screen.out.print(f"  {screen.this_command()}", markup=False, soft_wrap=True)
+
+
+def _closing(result: Any, folder: Path) -> None:
+    loss = "" if result.best_loss is None else f"Best validation loss {result.best_loss:.3f}"
+    if result.reason == "finished":
+        screen.say(
+            f"\nThis run is finished: step {result.step:,} after "
+            f"{screen.duration(result.seconds)}. {loss}.\nA higher --max-steps or --max-minutes "
+            "trains it further; another --run-folder starts anew."
+        )
+    else:
+        ended = "time is up" if result.reason == "time" else "all steps done"
+        screen.say(
+            f"\nTrained {result.step:,} steps in {screen.duration(result.seconds)} ({ended}). "
+            f"{loss}: this model is kept."
+        )
+    name = shlex.quote(str(folder))
+    bundle = shlex.quote(str(Path("exported") / folder.name))
+    screen.next_commands(
+        [
+            f"keras-transformer evaluate {name}",
+            f"echo {_example(result.run)} | keras-transformer translate {name}",
+            f"keras-transformer export {name} {bundle}",
+        ]
+    )
+
+
+def _example(run: Any) -> str:
+    """A source text of the run, quoted for a shell."""
+    sources = (source for source, _ in run.held_out())
+    chosen = next((text for text in sources if 3 <= len(text) <= LONGEST_EXAMPLE), "your text")
+    return shlex.quote(chosen)

@@ -1,0 +1,143 @@
+"""`keras-transformer translate`: lines of standard input to lines of standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from keras_transformer import backend
+from keras_transformer.commands import screen
+from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.text.validation import check_text
+
+CHUNK = 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+Translate = Callable[[list[str]], list[list[Hypothesis]]]
+
+
+def run(model: Path, device: str, scores: bool, options: dict[str, Any]) -> None:
+    """Translate standard input, in constant memory.
+
+    Args:
+        model: run folder, exported folder or ONNX file.
+        device: "auto", "cpu" or "cuda".
+        scores: write the score and a TAB before each translation.
+        options: of `translate`; None leaves what the run or the file has.
+
+    Raises:
+        ValueError: no such model, a bad option, or a bad line (named).
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    interactive = sys.stdin.isatty()
+    translate = _open(model, device, given)
+    translate([])  # bad options are said before the first line is read
+    if interactive:
+        screen.messages.print("Type a text and press Enter. Ctrl-D ends it.")
+    output = sys.stdout.buffer
+    lines = read_lines(sys.stdin.buffer)
+    for hypothesis in translate_lines(translate, lines, 1 if interactive else CHUNK):
+        text = hypothesis.text.replace("\n", " ")
+        line = f"{hypothesis.score:.4f}\t{text}\n" if scores else f"{text}\n"
+        output.write(line.encode())
+        if interactive:
+            output.flush()
+    output.flush()
+
+
+def read_lines(file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends (LF or CRLF).
+
+    Raises:
+        ValueError: a line that is not UTF-8 or has U+0000, by its number.
+    """
+    for number, raw in enumerate(file, start=1):
+        if number == 1:
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"standard input, line {number}: must be UTF-8 text. Convert it, for example "
+                "with: iconv -f LATIN1 -t UTF-8. Received: byte "
+                f"0x{line[error.start]:02x} at offset {error.start} of the line"
+            ) from None
+        check_text(text, f"standard input, line {number}")
+        yield text
+
+
+def translate_lines(
+    translate: Translate, lines: Iterable[str], chunk_size: int
+) -> Iterator[Hypothesis]:
+    """Yield one hypothesis for each line; a blank line stays blank and is not asked for.
+
+    When reading fails, what was read before is translated first.
+    """
+    for chunk in _chunks(lines, chunk_size):
+        texts = [line for line in chunk if line.strip()]
+        found = iter(translate(texts) if texts else [])
+        for line in chunk:
+            yield next(found)[0] if line.strip() else Hypothesis("", 0.0, [], True)
+
+
+def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    failure: ValueError | None = None
+    try:
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except ValueError as error:
+        failure = error
+    if chunk:
+        yield chunk
+    if failure is not None:
+        raise failure
+
+
+def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
+    if (model / "config.yaml").is_file():
+        return _open_run(model, device, options)
+    if model.suffix == ".onnx" or (model / "manifest.json").is_file():
+        # No TensorFlow in this process: both carry a copy of the same native library.
+        from keras_transformer_export.runtime import OnnxTranslator
+
+        translator = OnnxTranslator(model, device=device)  # type: ignore[arg-type]
+        return lambda texts: translator.translate(texts, **options)
+    what = "does not exist" if not model.exists() else "is neither"
+    raise ValueError(
+        "The model must be the folder of a training run, an exported folder, or an .onnx file. "
+        f"Check the name: it {what}. Received: {str(model)!r}"
+    )
+
+
+def _open_run(model: Path, device: str, options: dict[str, Any]) -> Translate:
+    from keras_transformer.run_folder import RunFolder
+
+    decoding = RunFolder.open(model).recipe.decoding
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for devices
+
+    backend.import_tensorflow()
+    from keras_transformer.translator import Translator
+
+    if device == "cuda":
+        _require_gpu()
+    translator = Translator.load(model)
+    options = decoding.model_dump() | options
+    return lambda texts: translator.translate(texts, **options)
+
+
+def _require_gpu() -> None:
+    import keras
+
+    if not keras.distribution.list_devices("gpu"):
+        raise RuntimeError(
+            "--device cuda cannot be used: TensorFlow finds no GPU. Install "
+            '"keras-transformer[gpu]" on a machine with an NVIDIA driver, or choose --device cpu.'
+        )

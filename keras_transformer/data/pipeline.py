@@ -1,0 +1,166 @@
+"""Batches of token ids as a `tf.data.Dataset` for `model.fit`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from keras_transformer import backend
+from keras_transformer.data.batching import BatchStream
+from keras_transformer.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_AHEAD = 8
+
+
+def make_dataset(
+    pairs: Iterable[Any],
+    source: Tokenizer,
+    target: Tokenizer,
+    batch_tokens: int = 4096,
+    seed: int = 0,
+    *,
+    shuffle: bool = True,
+    repeat: bool = False,
+    start_step: int = 0,
+    max_source_length: int = 256,
+    max_target_length: int = 256,
+    overlong: Literal["skip", "cut"] = "skip",
+    num_shapes: int = 16,
+    decoder_start_id: int | None = None,
+) -> tf.data.Dataset:
+    """Returns batches of ids in few static shapes, with little padding.
+
+    With `source_ids` = pieces + end id, `target_in` = start id + pieces and `target_out` =
+    pieces + end id, padded on the right, each element is
+    `((source_ids [B, S], target_in [B, T]), target_out [B, T])`, int32. B, S and T take at most
+    `num_shapes` values together; a last short batch is filled with rows that are all padding. The
+    first 131,072 pairs are tokenized at once, so that errors in them come here; a corpus of no
+    more pairs stays in memory as ids, a larger one is streamed in constant memory.
+
+    Args:
+        pairs: a corpus that can be iterated more than once: (source, target) texts, or lists of
+            ids as `Tokenizer.encode` returns them.
+        source: `Tokenizer` of the sources.
+        target: `Tokenizer` of the targets; the same object for a joint vocabulary.
+        batch_tokens: the most positions, padding included, of a batch on either side.
+        seed: the order is a function of (seed, epoch, step) alone.
+        shuffle: False keeps one order at every pass, for validation.
+        repeat: False: a pass is one epoch, and each fresh iteration takes the next epoch's order.
+            True: one endless stream of epochs, the same at every fresh iteration.
+        start_step: the first batch, counted from the start of epoch 0; for resuming. The batches
+            from there on are the ones an uninterrupted run would have seen.
+        max_source_length: the most source ids of a pair, end id included.
+        max_target_length: the most target ids of a pair, end id included.
+        overlong: "skip" pairs above a limit or "cut" them to it; counted in the statistics.
+        num_shapes: the most shapes. Fewer mean fewer compilations and more padding.
+        decoder_start_id: what `target_in` begins with; None: the target tokenizer's begin id.
+
+    Returns:
+        A `tf.data.Dataset`. `stream_of(dataset).statistics()` tells its size and padding. Its
+        cardinality is set where it is known without reading a streamed corpus to its end.
+
+    Raises:
+        ValueError: for an argument out of range, an iterator in place of a corpus, a corpus
+            without a usable pair, text with U+0000, and ids outside the vocabulary.
+        ImportError: when TensorFlow is not installed.
+
+    Example:
+        >>> train = make_dataset(PairFile("train.tsv"), source, target, batch_tokens=4096)
+        >>> model.fit(train, epochs=20)
+    """
+    if isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 0:
+        raise ValueError(
+            "start_step must be an integer from 0. Give the number of batches already seen. "
+            f"Received: start_step={start_step!r}"
+        )
+    stream = BatchStream(
+        pairs,
+        source,
+        target,
+        batch_tokens=batch_tokens,
+        seed=seed,
+        shuffle=shuffle,
+        max_source_length=max_source_length,
+        max_target_length=max_target_length,
+        overlong=overlong,
+        num_shapes=num_shapes,
+        decoder_start_id=decoder_start_id,
+    )
+    return _as_dataset(stream, repeat, start_step)
+
+
+def _as_dataset(stream: BatchStream, repeat: bool, start_step: int) -> tf.data.Dataset:
+    tf = backend.import_tensorflow()
+    first_epoch, skip = (0, 0) if repeat else stream.locate(start_step)
+    iterations = itertools.count()
+
+    def generate() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+        iteration = next(iterations)
+        if repeat:
+            batches = stream.stream(start_step)
+        else:
+            batches = stream.batches(first_epoch + iteration, skip if iteration == 0 else 0)
+        for batch in batches:
+            yield (batch.source_ids, batch.target_in), batch.target_out
+
+    ids = tf.TensorSpec([None, None], tf.int32)
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=((ids, ids), ids))
+    if repeat:
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
+    elif stream.steps_per_epoch and not skip:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.steps_per_epoch))
+    dataset = dataset.prefetch(_AHEAD)
+    setattr(dataset, _STREAM, stream)
+    return dataset
+
+
+_STREAM = "_keras_transformer_stream"
+
+
+def stream_of(dataset: tf.data.Dataset) -> BatchStream:
+    """Returns the `BatchStream` of a dataset that `make_dataset` returned: statistics, shapes.
+
+    Its `failure` is the plain error of a bad pair, where `model.fit` shows TensorFlow's.
+
+    Raises:
+        ValueError: for another dataset, also one made from it by `map` or `take`.
+    """
+    stream = getattr(dataset, _STREAM, None)
+    if stream is None:
+        raise ValueError(
+            "dataset must be what make_dataset returned. Keep that object before mapping it. "
+            f"Received: {type(dataset).__name__}"
+        )
+    return stream
+
+
+def padding_waste(dataset: Iterable[Any], batches: int | None = None, pad_id: int = 0) -> float:
+    """Measures the share of padding among all source and target positions.
+
+    Args:
+        dataset: elements `((source_ids, target_in), target_out)`, as of `make_dataset`.
+        batches: how many to read; None: all of them, for a dataset that ends.
+        pad_id: the id that fills rows.
+
+    Raises:
+        ValueError: when there is no batch.
+    """
+    positions = padding = 0
+    for (source_ids, _), target_out in itertools.islice(dataset, batches):
+        for ids in (np.asarray(source_ids), np.asarray(target_out)):
+            positions += ids.size
+            padding += int((ids == pad_id).sum())
+    if not positions:
+        raise ValueError(
+            "dataset must have at least one batch. Check it, and that batches is above 0. "
+            f"Received: no batch, batches={batches!r}"
+        )
+    return padding / positions

@@ -1,0 +1,146 @@
+"""How good a translator is on examples it was not trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from keras_transformer import evaluation
+from keras_transformer.data.corpus import Pair, group_references
+from keras_transformer.hypothesis import Hypothesis
+
+Examples = list[tuple[str, list[str]]]
+METRICS = ("bleu", "chrf", "wer", "exact_match")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about a translator.
+
+    `note` says what it means; for BLEU and chrF it is sacrebleu's signature.
+    """
+
+    name: str
+    value: float
+    unit: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What `assess` found.
+
+    Attributes:
+        measures: the numbers, the one that the recipe asks for first.
+        hypotheses: the best hypothesis of each example, in order.
+        cross_entropy: mean of -log p of the target tokens, end symbols included, in nats.
+        words_per_second: words of source text translated in a second of wall time.
+    """
+
+    measures: list[Measure]
+    hypotheses: list[Hypothesis]
+    cross_entropy: float
+    words_per_second: float
+
+
+def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) -> Examples:
+    """Return (source, references) of a corpus.
+
+    For WER the targets of equal sources are references of one example, since a word may have
+    several pronunciations. BLEU and chrF take each pair as an example of its own, as test sets
+    of translation have it.
+
+    Args:
+        pairs: (source, target) texts.
+        metric: one of `METRICS`.
+        limit: the most examples; None: all.
+
+    Raises:
+        ValueError: an unknown metric, or a limit below 1.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, or None for all. Received: limit={limit}")
+    if metric in ("wer", "exact_match"):
+        return group_references(pairs)[:limit]
+    return [(source, [target]) for source, target in islice(pairs, limit)]
+
+
+def assess(
+    translator: Any, examples: Examples, metric: str = "bleu", tokenize: str = "13a"
+) -> Assessment:
+    """Translate examples and compare with their references.
+
+    Args:
+        translator: a `Translator`.
+        examples: from `take_examples`.
+        metric: which measure comes first: "bleu", "chrf", "wer" or "exact_match".
+        tokenize: sacrebleu's tokenizer for BLEU: "13a", or "none" for text that is tokenised.
+
+    Raises:
+        ValueError: no examples, or an unknown metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
+    if not examples:
+        raise ValueError("examples must hold at least one example. Received: none")
+    sources = [source for source, _ in examples]
+    references = [references for _, references in examples]
+    translator.translate(sources[:1])  # compiles the search
+    started = time.perf_counter()
+    found = [hypotheses[0] for hypotheses in translator.translate(sources)]
+    seconds = time.perf_counter() - started
+    texts = [hypothesis.text for hypothesis in found]
+    measures = _word_errors if metric in ("wer", "exact_match") else _translation_quality
+    return Assessment(
+        measures=sorted(measures(texts, references, tokenize), key=lambda m: m.name != metric),
+        hypotheses=found,
+        cross_entropy=cross_entropy(translator, examples),
+        words_per_second=sum(len(source.split()) for source in sources) / seconds,
+    )
+
+
+def cross_entropy(translator: Any, examples: Examples) -> float:
+    """Return the mean of -log p(token) over the tokens of all references, in nats.
+
+    The end symbol counts as a token; there is no label smoothing, so that exp of it is the
+    perplexity.
+    """
+    pairs = [(source, target) for source, targets in examples for target in targets]
+    sources, targets = zip(*pairs, strict=True)
+    log_probs = translator.score(sources, targets)
+    tokens = sum(len(row) + 1 for row in translator.target.encode(targets))
+    return -float(log_probs.sum(dtype="float64")) / tokens
+
+
+def _word_errors(
+    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: str
+) -> list[Measure]:
+    return [
+        Measure(
+            "wer",
+            evaluation.word_error_rate(texts, references),
+            "%",
+            "outputs that equal no reference",
+        ),
+        Measure(
+            "per",
+            evaluation.phoneme_error_rate(texts, references),
+            "%",
+            "wrong symbols, by edit distance to the nearest reference",
+        ),
+    ]
+
+
+def _translation_quality(
+    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: str
+) -> list[Measure]:
+    scores = {
+        "bleu": evaluation.bleu(texts, references, tokenize=tokenize),
+        "chrf": evaluation.chrf(texts, references),
+    }
+    return [Measure(name, score.value, "", score.signature) for name, score in scores.items()]

@@ -1,0 +1,60 @@
+"""What all tests share: a quiet TensorFlow, one seed, and one trained run."""
+
+from keras_transformer import backend
+
+# Before any test module: it loads onnxruntime-extensions, which must come before TensorFlow.
+backend.import_tensorflow()
+
+import io  # noqa: E402
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same random state and leaves no dtype policy behind."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """Digits to the same digits in reverse, by a model that trains in a second."""
+    from keras_transformer.config import RunConfig
+
+    sizes = {"num_layers": 1, "d_model": 16, "d_ff": 16, "num_heads": 2, "dropout": 0.1}
+    return RunConfig(
+        name="tiny",
+        data={"kind": "reverse", "num_examples": 200, "max_digits": 4, "validation_fraction": 0.2},
+        tokenizer={"model_type": "word", "vocab_size": 32},
+        model={"preset": "tiny", "overrides": sizes},
+        training={
+            "batch_tokens": 64,
+            "num_shapes": 2,
+            "max_steps": 12,
+            "evaluate_every": 4,
+            "schedule": "constant",
+            "peak_learning_rate": 0.01,
+            "seed": 1,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tiny_recipe, tmp_path_factory):
+    """The result of training `tiny_recipe`, and what was printed meanwhile; read only."""
+    from keras_transformer.training.trainer import train
+
+    screen = io.StringIO()
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = train(tiny_recipe, folder, Console(file=screen, width=100))
+    return result, screen.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_training):
+    """A `RunFolder` that was trained for a few steps; read only."""
+    return tiny_training[0].run

@@ -1,0 +1,273 @@
+import json
+import os
+import resource
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+
+from keras_transformer_export import Bundle, export, onnx_model
+from keras_transformer_export.bundle import METADATA_KEY, Description, ModelCard
+from keras_transformer_export.logit_proof import max_logit_difference
+from keras_transformer_export.onnx_model import Conversion
+from keras_transformer_export.parity import ParityError, verify_bundle
+
+
+@pytest.fixture(scope="module")
+def ids_model(bundle_folder):
+    return onnx.load(bundle_folder / "model.ids.onnx")
+
+
+@pytest.fixture
+def no_conversion(monkeypatch, ids_model):
+    """Conversion gives the model of the session's bundle, or what `use` is told."""
+    conversions = {"model": ids_model}
+
+    def convert(model):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(conversions["model"])
+        return Conversion(copy, 0, 0, [])
+
+    monkeypatch.setattr(onnx_model, "convert_search", convert)
+    return conversions
+
+
+def all_nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g)
+
+
+def damaged(model):
+    """The same model with one weight changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = max(copy.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    array = onnx.numpy_helper.to_array(weights).copy()
+    array[5] += 0.5
+    weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+    return copy
+
+
+def test_a_bundle_holds_what_its_manifest_says_and_is_proven(bundle_folder):
+    bundle = Bundle.open(bundle_folder).validate()
+    expected = {
+        "README.md", "model.ids.onnx", "model.onnx", "parity.json", "source.model", "target.model",
+    }  # fmt: skip
+    assert {name for name in bundle.manifest.files if "/" not in name} == expected
+    assert "saved_model/saved_model.pb" in bundle.manifest.files
+    parity = json.loads((bundle_folder / "parity.json").read_text())
+    assert set(parity["runtimes"]) == {"saved_model", "model.onnx", "model.ids.onnx"}
+    assert {1, 2, 7, 32} <= set(parity["batch_sizes"])
+    assert parity["max_logit_difference"] <= 1e-5
+    assert len({len(example["ids"]) for example in parity["examples"]}) > 3
+    assert "equal ids and texts" in (bundle_folder / "README.md").read_text()
+
+
+def test_the_graph_has_only_onnx_operators_and_keeps_weights_outside_the_loop(ids_model):
+    onnx.checker.check_model(ids_model, full_check=True)
+    assert {node.domain for node in all_nodes(ids_model.graph)} == {""}
+    loop = next(node for node in ids_model.graph.node if node.op_type == "Loop")
+    body = next(a.g for a in loop.attribute if a.name == "body")
+    count = Counter(node.op_type for node in body.node)
+    assert count["LayerNormalization"] == 6  # three a layer
+    assert count["Gemm"] >= 13  # six a layer and the output projection
+    assert not any(node.op_type == "ReduceMean" for node in body.node)
+    floats = [v for v in body.input if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    assert len(floats) == 1 + 2 * 2  # log-probability; key and value of two layers
+
+
+def test_every_weight_stands_once_in_the_file(ids_model, translator):
+    large = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in ids_model.graph.initializer
+        if len(tensor.dims) == 2
+    ]
+    fingerprints = [min(array.tobytes(), array.T.tobytes()) for array in large]
+    assert len(fingerprints) == len(set(fingerprints))
+    weights = [weight for weight in translator.model.weights if len(weight.shape) == 2]
+    assert sum(array.size for array in large if array.dtype == np.float32) == sum(
+        int(np.prod(weight.shape)) for weight in weights
+    )
+
+
+def test_inputs_and_outputs_are_as_documented(bundle_folder):
+    text = onnx.load(bundle_folder / "model.onnx").graph
+    assert [value.name for value in text.input] == [
+        "texts",
+        "max_decoding_length",
+        "length_penalty",
+    ]
+    assert [value.name for value in text.output] == ["translations", "scores", "ids"]
+    defaults = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in text.initializer
+        if tensor.name in ("max_decoding_length", "length_penalty")
+    }
+    assert defaults["max_decoding_length"] == 0
+    assert defaults["length_penalty"] == np.float32(0.6)
+
+
+@pytest.mark.parametrize(("limit", "alpha"), [(0, 0.6), (1, 0.6), (3, 0.0), (12, 1.0)])
+def test_limits_and_penalties_are_those_of_keras(
+    ids_model, translator, words, run_onnx, limit, alpha
+):
+    rows = [[*row, translator.config.eos_id] for row in translator.source.encode(words[:9])]
+    source_ids = np.zeros((9, max(map(len, rows))), "int64")
+    for index, row in enumerate(rows):
+        source_ids[index, : len(row)] = row
+    feeds = {
+        "source_ids": source_ids,
+        "max_decoding_length": np.array(limit),
+        "length_penalty": np.array(alpha, "float32"),
+    }
+    received = dict(
+        zip([o.name for o in ids_model.graph.output], run_onnx(ids_model, feeds), strict=True)
+    )
+    expected = translator.search(source_ids, limit, alpha)
+    assert received["ids"].tolist() == expected.ids.tolist()
+    np.testing.assert_allclose(received["scores"], expected.scores, atol=1e-5)
+
+
+def test_the_onnx_file_alone_says_what_it_is(bundle_folder):
+    for name in ("model.onnx", "model.ids.onnx"):
+        metadata = {p.key: p.value for p in onnx.load(bundle_folder / name).metadata_props}
+        description = Description.parse(metadata[METADATA_KEY], name)
+        assert description.card.licence == "Made up, for everyone."
+        assert description.special_ids.eos == 3
+
+
+def test_an_existing_folder_is_refused_and_kept(translator, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("text")
+    with pytest.raises(ValueError, match="folder must not exist yet"):
+        export(translator, tmp_path / "mine")
+    with pytest.raises(ValueError, match="folder must be a bundle to be replaced"):
+        export(translator, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "text"
+
+
+def test_force_replaces_a_bundle_but_not_what_was_put_into_it(
+    translator, words, tmp_path, no_conversion
+):
+    folder = tmp_path / "bundle"
+    export(translator, folder, ["onnx"], sentences=words[:5])
+    before = (folder / "parity.json").read_text()
+    (folder / "notes.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"Move this file elsewhere: .*notes\.txt"):
+        export(translator, folder, ["onnx"], sentences=words[:8], force=True)
+    (folder / "notes.txt").unlink()
+    bundle = export(translator, folder, ["onnx"], sentences=words[:8], force=True)
+    bundle.validate()
+    assert (folder / "parity.json").read_text() != before
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_graph_that_answers_otherwise_is_not_exported(
+    translator, words, tmp_path, no_conversion, ids_model
+):
+    export(translator, tmp_path / "bundle", ["onnx"], sentences=words[:5])
+    no_conversion["model"] = damaged(ids_model)
+    with pytest.raises(ParityError):
+        export(translator, tmp_path / "bundle", ["onnx"], sentences=words, force=True)
+    assert os.listdir(tmp_path) == ["bundle"]
+    Bundle.open(tmp_path / "bundle").validate()
+    with pytest.raises(ParityError):
+        export(translator, tmp_path / "other", ["onnx"], sentences=words)
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_logits_of_another_model_are_noticed(translator, words, ids_model):
+    assert max_logit_difference(translator, ids_model, words) <= 1e-5
+    with pytest.raises(ParityError, match="logits"):
+        max_logit_difference(translator, damaged(ids_model), words)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_leaves_the_old_bundle(translator, words, tmp_path, no_conversion):
+    export(translator, tmp_path / "bundle", ["onnx"], sentences=words[:5])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError):
+            export(translator, tmp_path / "bundle", ["onnx"], sentences=words[:5], force=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["bundle"]
+    Bundle.open(tmp_path / "bundle").validate()
+
+
+def test_ctrl_c_leaves_nothing(translator, tmp_path):
+    def interrupt(step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(translator, tmp_path / "bundle", progress=interrupt)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"formats": ["tflite"]},
+        {"formats": []},
+        {"formats": "onnx"},
+        {"precisions": ["int8"]},
+    ],
+)
+def test_unknown_formats_are_refused(translator, tmp_path, options):
+    with pytest.raises(ValueError, match="must be a sequence of one or more of"):
+        export(translator, tmp_path / "bundle", **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_the_run_and_the_caller_know_is_in_the_card(bundle_folder):
+    card = Bundle.open(bundle_folder).manifest.card
+    assert card == ModelCard(name="spelling", licence="Made up, for everyone.")
+    text = (bundle_folder / "README.md").read_text()
+    assert text.startswith("# spelling\n")
+    assert "- **Licence**: Made up, for everyone." in text
+
+
+def test_operators_that_onnx_lacks_are_named():
+    graph = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[N] x) => (int32[N] y) { y = Bitcast <type = 6> (x) }"""
+    )
+    with pytest.raises(RuntimeError, match=r"Received: Bitcast \(1x\)"):
+        onnx_model._refuse_foreign_operators(graph)
+
+
+def test_keras_still_has_its_fix_for_tf2onnx():
+    """When this fails, Keras has moved `patch_tf2onnx`: look where, and change one place."""
+    onnx_model._fit_tf2onnx_to_keras()
+
+
+def test_a_keras_without_the_fix_is_refused_with_advice(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras.src.export.tf2onnx_lib", None)
+    with pytest.raises(RuntimeError, match=r"Install keras>=3\.15,<3\.16"):
+        onnx_model._fit_tf2onnx_to_keras()
+
+
+@pytest.mark.slow
+def test_another_architecture_exports_as_well(make_translator, words, tmp_path):
+    other = make_translator(
+        steps=0,
+        num_layers=1,
+        norm_first=True,
+        positions="learned",
+        max_positions=40,
+        embeddings="separate",
+        activation="gelu",
+        output_bias=True,
+        key_dim=6,
+        value_dim=10,
+    )
+    export(other, tmp_path / "bundle", ["onnx"], sentences=words)
+    checked = verify_bundle(tmp_path / "bundle")
+    assert checked.onnx_files == ["model.onnx", "model.ids.onnx"]
+    assert Bundle.open(tmp_path / "bundle").manifest.max_source_ids == 40

@@ -1,0 +1,285 @@
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import onnx
+import pytest
+
+from keras_transformer_export.bundle import BundleError
+from keras_transformer_export.parity import verify_bundle
+from keras_transformer_export.runtime import OnnxTranslator
+from keras_transformer_export.runtime.onnx_translator import MOST_CHARACTERS, MOST_TEXTS, _batches
+
+README = Path(__file__).parents[2] / "export" / "README.md"
+
+
+@pytest.fixture(scope="module")
+def onnx_translator(bundle_folder):
+    with OnnxTranslator(bundle_folder / "model.onnx", intra_op_num_threads=1) as translator:
+        yield translator
+
+
+def run_python(code, *arguments, folder=None, isolated=False):
+    """Run code in a fresh process that finds the packages, or only installed ones."""
+    path = {} if isolated else {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, *(["-I"] if isolated else []), "-c", code, *map(str, arguments)],
+        env={**os.environ, **path},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def readme_code(first_line):
+    blocks = README.read_text(encoding="utf-8").split("```python\n")[1:]
+    return next(b.split("```")[0] for b in blocks if b.startswith(first_line))
+
+
+def test_it_gives_what_the_keras_translator_gives(onnx_translator, translator, words):
+    texts = [*words[::-1], "", "xyz", "漢字", "abcdef" * 7, words[0]]
+    for limit in (None, 3):
+        expected = translator.translate(texts, max_decoding_length=limit)
+        received = onnx_translator.translate(texts, max_decoding_length=limit)
+        for (ours,), (theirs,) in zip(expected, received, strict=True):
+            assert (theirs.text, theirs.tokens, theirs.finished) == (
+                ours.text,
+                ours.tokens,
+                ours.finished,
+            )
+            assert theirs.score == pytest.approx(ours.score, abs=1e-5)
+
+
+def test_the_length_penalty_is_that_of_keras(onnx_translator, translator, words):
+    for alpha in (0.0, 1.0):
+        expected = translator.translate(words[:4], length_penalty=alpha)
+        received = onnx_translator.translate(words[:4], length_penalty=alpha)
+        assert [h.score for (h,) in received] == pytest.approx(
+            [h.score for (h,) in expected], abs=1e-5
+        )
+
+
+def test_a_text_gets_in_a_batch_what_it_gets_alone(onnx_translator, words):
+    together = onnx_translator.translate(words)
+    for word, (hypothesis,) in zip(words[:10], together, strict=False):
+        alone = onnx_translator.translate([word])[0][0]
+        assert (alone.text, alone.tokens) == (hypothesis.text, hypothesis.tokens)
+
+
+def test_no_texts_give_no_hypotheses(onnx_translator):
+    assert onnx_translator.translate([]) == []
+
+
+def test_a_stream_is_read_as_it_is_used(onnx_translator, words):
+    read = []
+
+    def lines():
+        for number in range(10**9):
+            read.append(number)
+            yield words[number % len(words)]
+
+    stream = onnx_translator.translate_iter(lines(), chunk_size=16)
+    first = [next(stream) for _ in range(20)]
+    assert len(read) == 32
+    assert [h.tokens for (h,) in first] == [
+        h.tokens for (h,) in onnx_translator.translate(words[:20])
+    ]
+
+
+def test_eight_threads_on_one_session_give_what_one_gives(onnx_translator, words):
+    parts = [words[i : i + 10] for i in range(0, 80, 10)]
+    serial = [onnx_translator.translate(part) for part in parts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(onnx_translator.translate, parts)) == serial
+
+
+def test_batches_hold_texts_of_similar_length_and_bound_the_memory():
+    texts = ["a" * (i * 37 % 500) for i in range(300)] + ["a" * 50_000]
+    batches = list(_batches(texts))
+    assert sorted(i for batch in batches for i in batch) == list(range(301))
+    for batch in batches:
+        longest = max(len(texts[i]) for i in batch)
+        assert len(batch) <= MOST_TEXTS
+        assert len(batch) == 1 or len(batch) * longest <= MOST_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam_size": 4}, "beam_size must be 1: this file has greedy search"),
+        ({"num_hypotheses": 2}, "num_hypotheses must be 1"),
+        ({"max_decoding_length": 0}, "max_decoding_length must be 1 or more"),
+        ({"length_penalty": float("nan")}, "length_penalty must be a finite number"),
+    ],
+)
+def test_options_this_file_cannot_honour_are_refused(onnx_translator, options, message):
+    with pytest.raises(ValueError, match=message):
+        onnx_translator.translate(["a"], **options)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_texts_no_runtime_can_carry_are_refused_with_their_place(onnx_translator, translator, text):
+    for one in (onnx_translator, translator):
+        with pytest.raises(ValueError, match=r"texts\[2\] must .* position 1"):
+            one.translate(["a", "b", text])
+
+
+def test_a_closed_translator_says_so(bundle_folder):
+    translator = OnnxTranslator(bundle_folder)
+    translator.close()
+    with pytest.raises(ValueError, match="this one was closed"):
+        translator.translate(["a"])
+
+
+def test_it_opens_in_under_two_seconds(bundle_folder):
+    start = time.perf_counter()
+    OnnxTranslator(bundle_folder / "model.onnx").close()
+    assert time.perf_counter() - start < 2
+
+
+def test_arguments_out_of_range_are_refused(bundle_folder):
+    with pytest.raises(ValueError, match="device must be 'auto', 'cpu' or 'cuda'"):
+        OnnxTranslator(bundle_folder, device="tpu")
+    with pytest.raises(ValueError, match="intra_op_num_threads must be 1 or more"):
+        OnnxTranslator(bundle_folder, intra_op_num_threads=0)
+
+
+def test_cuda_is_refused_with_the_reason_where_it_cannot_work(bundle_folder, monkeypatch):
+    import ctypes
+
+    def no_driver(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", no_driver)
+    with pytest.raises(
+        RuntimeError, match=r"device='cuda' cannot be used: .*(driver|without CUDA)"
+    ):
+        OnnxTranslator(bundle_folder, device="cuda")
+    OnnxTranslator(bundle_folder, device="auto").close()
+
+
+def test_a_changed_byte_in_a_bundle_is_refused(bundle_folder, tmp_path):
+    for name in ("manifest.json", "model.onnx"):
+        (tmp_path / name).write_bytes((bundle_folder / name).read_bytes())
+    OnnxTranslator(tmp_path / "model.onnx").close()
+    contents = bytearray((tmp_path / "model.onnx").read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(contents)
+    with pytest.raises(BundleError, match=r"model\.onnx must be the file that was exported"):
+        OnnxTranslator(tmp_path / "model.onnx")
+
+
+def test_damaged_and_foreign_files_are_refused(bundle_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"missing\.onnx must be an exported \.onnx file"):
+        OnnxTranslator(tmp_path / "missing.onnx")
+    whole = (bundle_folder / "model.onnx").read_bytes()
+    for name, contents in {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(contents)
+        with pytest.raises(ValueError, match=rf"{name}\.onnx must be"):
+            OnnxTranslator(tmp_path / f"{name}.onnx")
+    foreign = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float x) => (float y) { y = Neg (x) }'
+    )
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match=r"foreign\.onnx must be a model that keras-transformer"):
+        OnnxTranslator(tmp_path / "foreign.onnx")
+
+
+def test_the_file_of_ids_is_refused_with_advice(bundle_folder):
+    with pytest.raises(ValueError, match=r"must take texts\. Use model\.onnx"):
+        OnnxTranslator(bundle_folder / "model.ids.onnx")
+
+
+BLOCKED = """
+import sys
+blocked = "tensorflow", "tensorflow_text", "keras", "jax", "onnx", "sentencepiece", "tf2onnx"
+sys.modules.update(dict.fromkeys(blocked))
+"""
+
+
+def test_it_works_where_no_framework_is_installed(bundle_folder, onnx_translator, words):
+    code = (
+        BLOCKED
+        + """
+from keras_transformer_export.parity import verify_bundle
+from keras_transformer_export.runtime import OnnxTranslator
+for hypotheses in OnnxTranslator(sys.argv[1]).translate(sys.argv[2:]):
+    print(hypotheses[0].text)
+print(verify_bundle(sys.argv[1]).sentences)
+"""
+    )
+    finished = run_python(code, bundle_folder, *words[:5])
+    assert (finished.returncode, finished.stderr) == (0, "")
+    expected = [h.text for (h,) in onnx_translator.translate(words[:5])]
+    assert finished.stdout.splitlines() == [*expected, "24"]
+
+
+def test_onnxruntime_missing_is_said_with_the_extra(bundle_folder):
+    code = "import sys; sys.modules['onnxruntime'] = None\n" + (
+        "from keras_transformer_export.runtime import OnnxTranslator\nOnnxTranslator(sys.argv[1])"
+    )
+    finished = run_python(code, bundle_folder)
+    assert "ImportError: ONNX Runtime and its extensions are needed" in finished.stderr
+    assert "keras-transformer[runtime]" in finished.stderr
+
+
+def test_tensorflow_first_is_refused_and_does_not_crash(bundle_folder):
+    code = """
+import sys, types
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")   # as if it had been imported first
+from keras_transformer_export.runtime import OnnxTranslator
+OnnxTranslator(sys.argv[1])
+"""
+    finished = run_python(code, bundle_folder)
+    assert finished.returncode == 1
+    assert (
+        "RuntimeError: onnxruntime_extensions must be imported before TensorFlow" in finished.stderr
+    )
+
+
+def test_the_ten_lines_of_the_readme_run_with_one_file_and_no_package_of_ours(
+    bundle_folder, onnx_translator, tmp_path
+):
+    code = readme_code("import numpy as np\nimport onnxruntime\n")
+    assert len([line for line in code.splitlines() if line]) == 10
+    (tmp_path / "model.onnx").write_bytes((bundle_folder / "model.onnx").read_bytes())
+    check = "\nimport sys; assert not {'tensorflow', 'keras', 'pydantic'} & set(sys.modules)"
+    finished = run_python(code + check, folder=tmp_path, isolated=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    expected = [h.text for (h,) in onnx_translator.translate(["cafe", "bead"])]
+    assert finished.stdout.splitlines() == expected
+
+
+@pytest.mark.slow
+def test_the_tensorflow_lines_of_the_readme_run(bundle_folder, onnx_translator):
+    code = readme_code("import tensorflow as tf\n")
+    finished = run_python(code, folder=bundle_folder, isolated=True)
+    assert finished.returncode == 0, finished.stderr
+    expected = [h.text for (h,) in onnx_translator.translate(["cafe", "bead"])]
+    assert finished.stdout.splitlines() == expected
+
+
+def test_verify_finds_a_model_that_answers_otherwise(bundle_folder, tmp_path):
+    """Every hash is right here: only running the examples can tell."""
+    import json
+    import shutil
+
+    from keras_transformer_export.bundle import MANIFEST, Bundle, Description, write_manifest
+    from keras_transformer_export.parity import ParityError
+
+    shutil.copytree(bundle_folder, tmp_path / "bundle")
+    report = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    report["examples"][-1]["ids"][0] += 1
+    (tmp_path / "bundle" / "parity.json").write_text(json.dumps(report))
+    with pytest.raises(BundleError, match=r"parity\.json must be the file that was exported"):
+        verify_bundle(tmp_path / "bundle")
+    values = Bundle.open(bundle_folder).manifest.model_dump(exclude={"files"})
+    (tmp_path / "bundle" / MANIFEST).unlink()
+    write_manifest(tmp_path / "bundle", Description(**values))
+    with pytest.raises(ParityError, match=r"model\.onnx must give what Keras gives"):
+        verify_bundle(tmp_path / "bundle")

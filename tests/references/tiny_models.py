@@ -1,0 +1,77 @@
+"""Tiny seeded models whose weights are all away from their initial 0 and 1, and ids for them."""
+
+import keras
+import numpy as np
+
+from keras_transformer.config import TransformerConfig
+from keras_transformer.model import Transformer
+
+SIZES = {
+    "source_vocab_size": 11,
+    "target_vocab_size": 13,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "d_model": 8,
+    "d_ff": 12,
+    "num_heads": 2,
+    "dropout": 0.0,
+}
+
+# One row for each option of the architecture, most of them combined with another.
+OPTIONS = {
+    "post_norm": {},
+    "norm_first": {"norm_first": True},
+    "norm_first_without_final_norm": {"norm_first": True, "final_norm": False},
+    "post_norm_with_final_norm": {"final_norm": True, "layer_norm_epsilon": 0.01},
+    "learned_positions": {"positions": "learned", "max_positions": 20},
+    "halves_layout": {"position_layout": "halves", "embedding_scale": False},
+    "shared_embeddings": {"source_vocab_size": 13, "embeddings": "shared"},
+    "separate_embeddings": {"embeddings": "separate", "output_bias": True},
+    "output_bias_gelu": {"output_bias": True, "activation": "gelu"},
+    "silu_one_head": {"activation": "silu", "num_heads": 1},
+    "key_and_value_sizes": {"num_heads": 3, "key_dim": 5, "value_dim": 2},
+    "uneven_stacks": {"num_encoder_layers": 1, "num_decoder_layers": 3},
+    "start_is_pad": {"decoder_start_id": 0},
+    "start_is_eos": {"decoder_start_id": 3},
+    "other_special_ids": {"pad_id": 4, "unk_id": 0, "bos_id": 1, "eos_id": 2},
+}
+
+
+def tiny_config(**fields):
+    return TransformerConfig(**{**SIZES, **fields})
+
+
+def tiny_model(seed=0, **fields):
+    keras.utils.set_random_seed(seed)
+    model = Transformer(tiny_config(**fields))
+    disturb(model, seed)
+    return model
+
+
+def disturb(layer, seed=0):
+    """Move every weight: norms that do nothing and biases of zero would hide mistakes."""
+    generator = np.random.default_rng(seed)
+    for weight in layer.weights:
+        weight.assign(weight + generator.normal(0, 0.3, weight.shape))
+
+
+def random_ids(config, lengths, vocab_size, seed=0, *, start=None, end=None):
+    """Rows of ordinary ids of the given lengths, padded; the first or last id may be set."""
+    generator = np.random.default_rng(seed)
+    ordinary = [i for i in range(vocab_size) if i not in (config.pad_id, config.bos_id, config.eos_id)]
+    ids = np.full((len(lengths), max(lengths)), config.pad_id, "int32")
+    for row, length in zip(ids, lengths, strict=True):
+        row[:length] = generator.choice(ordinary, length)
+        if end is not None:
+            row[length - 1] = end
+        if start is not None:
+            row[0] = start
+    return ids
+
+
+def source_ids(config, lengths, seed=0):
+    return random_ids(config, lengths, config.source_vocab_size, seed, end=config.eos_id)
+
+
+def target_ids(config, lengths, seed=1):
+    return random_ids(config, lengths, config.target_vocab_size, seed, start=config.start_id)
