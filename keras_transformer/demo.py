@@ -91,9 +91,9 @@ def _show_notice(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cmudict-notice.txt"
     path.write_text(notice, encoding="utf-8")
-    screen.say(f"Dictionary  CMU Pronouncing Dictionary, {words:,} words")
-    screen.say(f"            {escape(notice.splitlines()[0])}")
-    screen.say(f"            Provided AS IS, without warranty. Whole notice: {escape(str(path))}")
+    screen.say(f"Dictionary  CMU Pronouncing Dictionary, {words:,} words; AS IS, without warranty")
+    screen.say(f"  {escape(notice.splitlines()[0])}")
+    screen.say(f"  The whole notice: {escape(str(path))}")
 
 
 def _test(recipe: RunConfig, run_folder: Path) -> tuple[list[tuple[str, list[str]]], str]:
@@ -120,8 +120,8 @@ def _speak(model: Path, test: list[tuple[str, list[str]]]) -> None:
     words = [*HELD_OUT_WORDS, *INVENTED_WORDS]
     spoken = clock.measure("onnx", model, words).outputs
     screen.say(
-        "Speak       by model.onnx in a process without TensorFlow "
-        "([green]right[/], [yellow]wrong[/], [cyan]invented word[/])"
+        "Speak       model.onnx, without TensorFlow  "
+        "([green]+ right[/], [yellow]- wrong[/], [cyan]? invented[/])"
     )
     rows: list[Text] = []
     for word, sounds in zip(words, spoken, strict=True):

@@ -3,14 +3,22 @@ import numpy as np
 import numpy_transformer
 import pytest
 import tensorflow as tf
-from tiny_models import OPTIONS, source_ids, target_ids, tiny_config, tiny_model
+from tiny_models import (
+    OPTIONS,
+    assert_close,
+    model_with,
+    source_ids,
+    target_ids,
+    tiny_config,
+    tiny_model,
+)
 
 from keras_transformer.config import PRESETS, TransformerConfig
 from keras_transformer.model import Transformer
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 
-each_option = pytest.mark.parametrize("fields", OPTIONS.values(), ids=OPTIONS)
+each_option = pytest.mark.parametrize("option", OPTIONS)
 
 
 def batch(model, source_lengths=(5, 2, 1, 7), target_lengths=(4, 6, 1, 3)):
@@ -18,21 +26,20 @@ def batch(model, source_lengths=(5, 2, 1, 7), target_lengths=(4, 6, 1, 3)):
     return source_ids(config, source_lengths), target_ids(config, target_lengths)
 
 
-def real_logits(model, inputs, lengths):
-    """Logits of the real target positions of each row."""
-    result = np.asarray(model(inputs))
-    return [row[:length] for row, length in zip(result, lengths, strict=True)]
-
-
 @each_option
-def test_forward_pass_equals_the_paper_in_numpy(fields):
-    model = tiny_model(**fields)
+def test_forward_pass_equals_the_paper_in_numpy(option):
+    model, forward = model_with(option)
     for lengths in ([(5, 2, 1, 7), (4, 6, 1, 3)], [(9,), (11,)]):
         inputs = batch(model, *lengths)
         expected = numpy_transformer.logits(model, *inputs)
         assert np.abs(expected).max() > 0.5
-        tolerance = 1e-5 * max(1, np.abs(expected).max())
-        np.testing.assert_allclose(model(inputs), expected, rtol=0, atol=tolerance)
+        assert_close(forward(*inputs), expected)
+
+
+def test_eager_and_compiled_passes_are_equal():
+    model, forward = model_with("norm_first")
+    inputs = batch(model)
+    assert_close(model(inputs), forward(*inputs))
 
 
 def attention_parameters(config):
@@ -56,8 +63,8 @@ def expected_parameters(config):
 
 
 @each_option
-def test_number_of_parameters_is_the_formulas(fields):
-    model = tiny_model(**fields)
+def test_number_of_parameters_is_the_formulas(option):
+    model, _ = model_with(option)
     assert model.count_params() == expected_parameters(model.config)
 
 
@@ -83,55 +90,54 @@ def test_published_numbers_of_parameters():
 
 
 @each_option
-def test_promise_2_cached_step_equals_the_full_pass(fields):
-    model = tiny_model(**fields)
-    sources, targets = batch(model, (5, 2, 1), (6, 6, 6))
-    full = np.asarray(model((sources, targets)))
+def test_promise_2_cached_step_equals_the_full_pass(option):
+    model, forward = model_with(option)
+    sources, targets = batch(model, (5, 2, 1), (4, 4, 4))
+    full = forward(sources, targets)
     memory = model.project_memory(sources)
     cache = model.init_cache(memory)
-    for step in range(6):
+    for step in range(4):
         logits, cache = model.decode_step(targets[:, step], step, cache, memory)
-        np.testing.assert_allclose(logits, full[:, step], atol=1e-5)
+        assert_close(logits, full[:, step])
 
 
 @each_option
-def test_promise_2_batched_equals_single(fields):
-    model = tiny_model(**fields)
+def test_promise_2_batched_equals_single(option):
+    model, forward = model_with(option)
     source_lengths, target_lengths = (5, 2, 1, 7), (4, 6, 1, 3)
     sources, targets = batch(model, source_lengths, target_lengths)
-    together = real_logits(model, (sources, targets), target_lengths)
+    together = forward(sources, targets)
     for row, (s, t) in enumerate(zip(source_lengths, target_lengths, strict=True)):
-        alone = np.asarray(model((sources[row : row + 1, :s], targets[row : row + 1, :t])))[0]
-        np.testing.assert_allclose(alone, together[row], atol=1e-5)
+        alone = forward(sources[row : row + 1, :s], targets[row : row + 1, :t])[0]
+        assert_close(alone, together[row, :t])
 
 
 @each_option
-def test_promise_2_padding_changes_nothing(fields):
-    model = tiny_model(**fields)
-    lengths = (4, 6, 1, 3)
-    sources, targets = batch(model, (5, 2, 1, 7), lengths)
-    before = real_logits(model, (sources, targets), lengths)
-    pad = model.config.pad_id
-    wider = [np.pad(ids, ((0, 0), (0, 5)), constant_values=pad) for ids in (sources, targets)]
-    empty = [np.pad(ids, ((0, 2), (0, 0)), constant_values=pad) for ids in (sources, targets)]
-    for inputs in (wider, empty):
-        after = real_logits(model, inputs, (*lengths, *[0] * (len(inputs[0]) - 4)))
-        for old, new in zip(before, after, strict=False):
-            np.testing.assert_allclose(new, old, atol=1e-5)
-    assert np.isfinite(model(empty)).all()
+def test_promise_2_padding_changes_nothing(option):
+    model, forward = model_with(option)
+    sources, targets = batch(model)
+    before = forward(sources, targets)
+    columns, rows = ((0, 0), (0, 5)), ((0, 2), (0, 0))
+    for widths in (columns, rows):
+        padded = [np.pad(i, widths, constant_values=model.config.pad_id) for i in (sources, targets)]
+        after = forward(*padded)
+        assert np.isfinite(after).all()
+        assert_close(after[:4, : targets.shape[1]], before)
 
 
 @each_option
-def test_promise_2_future_tokens_do_not_leak(fields):
-    model = tiny_model(**fields)
-    sources, targets = batch(model, (5, 2), (7, 7))
-    before = np.asarray(model((sources, targets)))
+def test_promise_2_future_tokens_do_not_leak(option):
+    model, forward = model_with(option)
+    sources, targets = batch(model, (5,) * 7, (7,) * 7)
+    sources[:], targets[:] = sources[0], targets[0]
+    before = forward(sources, targets)
     generator = np.random.default_rng(0)
+    for step in range(1, 7):  # in row `step` everything from there on is another
+        targets[step, step:] = generator.integers(0, model.config.target_vocab_size, 7 - step)
+    after = forward(sources, targets)
     for step in range(1, 7):
-        changed = targets.copy()
-        changed[:, step:] = generator.integers(0, model.config.target_vocab_size, (2, 7 - step))
-        after = np.asarray(model((sources, changed)))
-        np.testing.assert_allclose(after[:, :step], before[:, :step], rtol=0, atol=1e-6)
+        assert_close(after[step, :step], before[step, :step], 1e-6)
+        assert not np.allclose(after[step, step:], before[step, step:], atol=1e-3)
 
 
 def test_promise_2_the_gradient_of_a_position_ends_at_that_position():
@@ -223,16 +229,16 @@ def test_mixed_precision_gives_float32_logits_close_to_float32(policy):
     np.testing.assert_allclose(logits, plain(inputs), atol=0.05 * largest)
 
 
-@each_option
-def test_promise_1_config_and_keras_file_round_trip(fields, tmp_path):
-    model = tiny_model(**{"dropout": 0.3, **fields})
+@pytest.mark.parametrize("option", ["norm_first", "learned_positions", "separate_embeddings"])
+def test_promise_1_config_and_keras_file_round_trip(option, tmp_path):
+    model, forward = model_with(option)
     again = Transformer.from_config(model.get_config())
     assert again.config == model.config
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     inputs = batch(model)
     assert loaded.get_config() == model.get_config()
-    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    assert_close(loaded(inputs), forward(*inputs))
 
 
 def test_a_config_may_be_a_dict():
@@ -245,21 +251,19 @@ def test_a_config_may_be_a_dict():
 @pytest.fixture(scope="module")
 def compiled():
     model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
-    model.compile(
-        "adam", SmoothedCrossEntropy(0.1), [TokenAccuracy(), Perplexity()], run_eagerly=True
-    )
+    metrics = [TokenAccuracy(), Perplexity()]
+    model.compile("adam", SmoothedCrossEntropy(0.1), metrics=metrics, run_eagerly=True)
     return model
 
 
 def test_predict_takes_arrays_in_a_tuple_or_a_list_and_a_batch_size(compiled):
     sources, targets = batch(compiled)
     expected = np.asarray(compiled((sources, targets)))
-    for inputs in ((sources, targets), [sources, targets]):
-        for size in (None, 3):
-            found = compiled.predict(inputs, batch_size=size, verbose=0)
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+    for inputs, size in (((sources, targets), None), ([sources, targets], 3)):
+        found = compiled.predict(inputs, batch_size=size, verbose=0)
+        assert_close(found, expected)
     found = compiled.predict_on_batch((sources, targets))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_close(found, expected)
 
 
 def test_evaluate_gives_the_same_for_every_batch_size(compiled):
@@ -267,18 +271,17 @@ def test_evaluate_gives_the_same_for_every_batch_size(compiled):
     outputs = np.roll(targets, -1, axis=1)
     results = [
         compiled.evaluate((sources, targets), outputs, batch_size=n, verbose=0, return_dict=True)
-        for n in (1, 3, 4)
+        for n in (3, 4)
     ]
     assert set(results[0]) == {"loss", "token_accuracy", "perplexity"}
-    for result in results[1:]:
-        assert result == pytest.approx(results[0], rel=1e-5)
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
 
 
 def test_training_and_saving_by_kerass_own_methods(tmp_path):
     model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
     sources, targets = batch(model)
     outputs = np.roll(targets, -1, axis=1)
-    model.compile(keras.optimizers.Adam(0.03), SmoothedCrossEntropy(0.0), [TokenAccuracy()])
+    model.compile(keras.optimizers.Adam(0.03), SmoothedCrossEntropy(0.0), metrics=[TokenAccuracy()])
     losses = model.fit((sources, targets), outputs, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 2
     model.save(tmp_path / "model.keras")
@@ -297,7 +300,7 @@ def test_kerass_own_losses_and_metrics_train_it_too():
     model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
     sources, targets = batch(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, ["accuracy"], run_eagerly=True)
+    model.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
     history = model.fit((sources, targets), targets, epochs=2, verbose=0).history
     assert set(history) == {"loss", "accuracy"}
     assert history["loss"][1] < history["loss"][0]
@@ -314,7 +317,7 @@ def test_kerass_own_export_writes_a_saved_model_for_any_size(tmp_path):
         sources, targets = batch(model, *lengths)
         found = serve(source_ids=sources, target_in=targets)
         expected = model((sources, targets))
-        np.testing.assert_allclose(*found.values(), expected, atol=1e-5)
+        assert_close(*found.values(), expected)
 
 
 def test_kerass_own_export_writes_an_onnx_file_for_any_size(tmp_path):
@@ -328,17 +331,16 @@ def test_kerass_own_export_writes_an_onnx_file_for_any_size(tmp_path):
     for lengths in ([(5, 2), (4, 6)], [(1,), (1,)]):
         sources, targets = batch(model, *lengths)
         found = session.run(None, {"source_ids": sources, "target_in": targets})[0]
-        np.testing.assert_allclose(found, model((sources, targets)), atol=1e-5)
+        assert_close(found, model((sources, targets)))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:keras")
 def test_same_seed_gives_the_same_model_and_the_same_training():
     runs = []
     for _ in range(2):
         model = tiny_model(seed=3, dropout=0.2, num_encoder_layers=1, num_decoder_layers=1)
         sources, targets = batch(model)
         model.compile("adam", SmoothedCrossEntropy(0.1), run_eagerly=True)
-        history = model.fit((sources, targets), targets, batch_size=2, epochs=3, verbose=0)
+        history = model.fit((sources, targets), targets, batch_size=2, epochs=1, verbose=0)
         runs.append((history.history["loss"], model.get_weights()))
     assert runs[0][0] == runs[1][0]
     for first, second in zip(runs[0][1], runs[1][1], strict=True):

@@ -75,13 +75,15 @@ def export(
         The bundle.
 
     Raises:
-        ValueError: an unknown format or precision, or the folder exists and may not be replaced.
+        ValueError: an unknown format or precision, a model on another backend than TensorFlow or
+            of another type than float32, or a folder that exists and may not be replaced.
         ParityError: an exported file gives something else than the Keras model.
         RuntimeError: the model cannot be converted.
         OSError: the files cannot be written, as on a full disk.
     """
     _check_names("formats", formats, FORMATS)
     _check_names("precisions", precisions, PRECISIONS)
+    _check_translator(translator)
     folder = Path(folder).resolve()
     _check_free(folder, force)
     with written_aside(folder) as aside:
@@ -115,6 +117,22 @@ def _check_names(argument: str, given: Sequence[str], known: Sequence[str]) -> N
         raise ValueError(
             f"{argument} must be a sequence of one or more of {', '.join(map(repr, known))}. "
             f"Received: {argument}={given!r}"
+        )
+
+
+def _check_translator(translator: Any) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "The Keras backend must be TensorFlow for an export. Set KERAS_BACKEND=tensorflow and "
+            f"load the run again. Received: backend={keras.backend.backend()!r}"
+        )
+    policy = translator.model.dtype_policy
+    if policy.compute_dtype != "float32":
+        raise ValueError(
+            "The model must compute in float32 for an export. Set keras.config.set_dtype_policy("
+            f"'float32') and load the run again. Received: dtype policy {policy.name!r}"
         )
 
 

@@ -120,7 +120,7 @@ def _plain(path: Path) -> Translate:
             chosen = [rows[index] for index in batch]
             limits = [len(row) + MAX_EXTRA_LENGTH for row in chosen]
             ids = predict(forward, pad_rows(chosen, config.pad_id), config, limits)
-            for index, text in zip(batch, translator.target.decode(ids), strict=True):
+            for index, text in zip(batch, translator.target.decode(ids.tolist()), strict=True):
                 found[index] = text
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group
 from rich.markup import escape
@@ -26,7 +26,7 @@ def run(
     split: str | None,
     limit: int | None,
     data_folder: str | None,
-    tokenize: str,
+    tokenize: Literal["13a", "none"],
 ) -> None:
     """Translate held-out texts with the best model and print how good they are.
 

@@ -60,7 +60,7 @@ def write(
     """
     backend.import_tensorflow()
     from keras_transformer.translator import Translator
-    from keras_transformer_export import bundle as bundles
+    from keras_transformer_export.bundle import ModelCard
     from keras_transformer_export.exporter import export
     from keras_transformer_export.parity_report import ParityReport
 
@@ -69,7 +69,7 @@ def write(
             Translator.load(run_folder),
             folder,
             formats,
-            card=bundles.ModelCard(**(card or {})),
+            card=ModelCard.model_validate(card or {}),
             force=force,
             progress=status.update,
         )

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from keras_transformer.config import RunConfig
+from keras_transformer.config import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
 from keras_transformer.data.corpus import PairFile, ParallelFiles
 
 FEWEST_PAIRS = 20
@@ -40,10 +46,10 @@ def make_recipe(
     """
     if pairs is not None:
         corpus, path = PairFile(pairs), Path(pairs)
-        data = {"kind": "pairs", "pairs": pairs}
+        files: dict[str, Any] = {"kind": "pairs", "pairs": pairs}
     elif source is not None and target is not None:
         corpus, path = ParallelFiles(source, target), Path(source)
-        data = {"kind": "parallel", "source": source, "target": target}
+        files = {"kind": "parallel", "source": source, "target": target}
     else:
         raise ValueError("Give pairs, or source and target.")
     found = survey(corpus)
@@ -54,17 +60,17 @@ def make_recipe(
         )
     config = RunConfig(
         name=path.name.split(".")[0] or "mine",
-        data={**data, "validation_fraction": _validation_fraction(found.pairs)},
-        tokenizer={"model_type": "bpe", "vocab_size": _vocab_size(found)},
-        model={"preset": "tiny", "overrides": {"dropout": _dropout(found.pairs)}},
-        training={
-            "batch_tokens": 4096,
-            "max_steps": 10_000,
-            "evaluate_every": 100,
-            "peak_learning_rate": 0.003,
-            "warmup_steps": 1000,
-            "clip_norm": 1.0,
-        },
+        data=DataConfig(**files, validation_fraction=_validation_fraction(found.pairs)),
+        tokenizer=TokenizerConfig(model_type="bpe", vocab_size=_vocab_size(found)),
+        model=ModelConfig(preset="tiny", overrides={"dropout": _dropout(found.pairs)}),
+        training=TrainingConfig(
+            batch_tokens=4096,
+            max_steps=10_000,
+            evaluate_every=100,
+            peak_learning_rate=0.003,
+            warmup_steps=1000,
+            clip_norm=1.0,
+        ),
     )
     return config, _in_words(config, found)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from keras_transformer import evaluation
 from keras_transformer.data.corpus import Pair, group_references
@@ -14,6 +14,7 @@ from keras_transformer.hypothesis import Hypothesis
 
 Examples = list[tuple[str, list[str]]]
 METRICS = ("bleu", "chrf", "wer", "exact_match")
+Tokenize = Literal["13a", "none"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) 
 
 
 def assess(
-    translator: Any, examples: Examples, metric: str = "bleu", tokenize: str = "13a"
+    translator: Any, examples: Examples, metric: str = "bleu", tokenize: Tokenize = "13a"
 ) -> Assessment:
     """Translate examples and compare with their references.
 
@@ -118,7 +119,7 @@ def cross_entropy(translator: Any, examples: Examples) -> float:
 
 
 def _word_errors(
-    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: str
+    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenize
 ) -> list[Measure]:
     return [
         Measure(
@@ -137,7 +138,7 @@ def _word_errors(
 
 
 def _translation_quality(
-    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: str
+    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenize
 ) -> list[Measure]:
     scores = {
         "bleu": evaluation.bleu(texts, references, tokenize=tokenize),

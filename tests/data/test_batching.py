@@ -77,7 +77,7 @@ def test_the_start_id_may_be_padding_as_in_marian(source, target):
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("pool_size", [10_000, 70, 1])
 def test_an_epoch_has_every_pair_once(source, target, shuffle, pool_size):
-    pairs = corpus(300)
+    pairs = corpus(100)
     stream = BatchStream(
         pairs, source, target, batch_tokens=64, shuffle=shuffle, pool_size=pool_size, num_shapes=5
     )
@@ -331,13 +331,13 @@ def test_a_long_corpus_takes_no_more_memory_than_a_short_one(source, target):
 
     def peak(count):
         tracemalloc.start()
-        stream = BatchStream(Corpus(count), source, target, batch_tokens=256, pool_size=500)
+        stream = BatchStream(Corpus(count), source, target, batch_tokens=256, pool_size=200)
         batches = sum(1 for _ in stream.batches())
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return batches, memory
 
-    peak(1000)
-    short, long = peak(2000), peak(10_000)
+    peak(300)
+    short, long = peak(600), peak(3000)
     assert long[0] > 4 * short[0]
     assert long[1] < 1.1 * short[1]

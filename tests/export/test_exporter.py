@@ -3,6 +3,7 @@ import os
 import resource
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from keras_transformer_export.bundle import METADATA_KEY, Description, ModelCard
 from keras_transformer_export.logit_proof import max_logit_difference
 from keras_transformer_export.onnx_model import Conversion
 from keras_transformer_export.parity import ParityError, verify_bundle
+from keras_transformer_export.runtime import OnnxTranslator
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +212,13 @@ def test_ctrl_c_leaves_nothing(translator, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_model_that_computes_in_another_type_is_refused(translator, tmp_path):
+    policy = SimpleNamespace(name="mixed_float16", compute_dtype="float16")
+    other = SimpleNamespace(model=SimpleNamespace(dtype_policy=policy))
+    with pytest.raises(ValueError, match=r"must compute in float32 .* 'mixed_float16'"):
+        export(other, tmp_path / "bundle")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -270,4 +279,8 @@ def test_another_architecture_exports_as_well(make_translator, words, tmp_path):
     export(other, tmp_path / "bundle", ["onnx"], sentences=words)
     checked = verify_bundle(tmp_path / "bundle")
     assert checked.onnx_files == ["model.onnx", "model.ids.onnx"]
-    assert Bundle.open(tmp_path / "bundle").manifest.max_source_ids == 40
+    with OnnxTranslator(tmp_path / "bundle") as exported:
+        assert len(exported.translate(["a" * 39])[0][0].tokens) <= 40
+        for translates in (other, exported):
+            with pytest.raises(ValueError, match="must have at most 40 tokens"):
+                translates.translate(["a" * 40])

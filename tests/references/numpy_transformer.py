@@ -150,4 +150,4 @@ def _cut(kernel_and_bias, places):
 
 
 def _array(variable):
-    return np.asarray(variable, "float64")
+    return variable.numpy().astype("float64")

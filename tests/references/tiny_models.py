@@ -1,8 +1,11 @@
 """Tiny seeded models whose weights are all away from their initial 0 and 1, and ids for them."""
 
+import functools
+
 import keras
 import numpy as np
 
+from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.model import Transformer
 
@@ -48,11 +51,26 @@ def tiny_model(seed=0, **fields):
     return model
 
 
+@functools.cache
+def model_with(option):
+    """The model of a row of `OPTIONS`, and its forward pass compiled once; read only."""
+    model = tiny_model(**OPTIONS[option])
+    ids = ((None, None), "int32")
+    compiled = backend.compile(lambda sources, targets: model((sources, targets)), [ids, ids])
+    return model, lambda sources, targets: np.asarray(compiled(sources, targets))
+
+
 def disturb(layer, seed=0):
     """Move every weight: norms that do nothing and biases of zero would hide mistakes."""
     generator = np.random.default_rng(seed)
     for weight in layer.weights:
-        weight.assign(weight + generator.normal(0, 0.3, weight.shape))
+        weight.assign(weight.numpy() + generator.normal(0, 0.3, weight.shape))
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    """Equal to within `tolerance` of the largest number, as float32 sums can be."""
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
 
 
 def random_ids(config, lengths, vocab_size, seed=0, *, start=None, end=None):

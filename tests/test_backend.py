@@ -1,0 +1,92 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_transformer import backend
+
+ROOT = Path(__file__).parents[1]
+
+
+def fresh(code):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GRPC", "ABSL"))}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**keep, "PYTHONPATH": path},
+        timeout=120,
+    )
+
+
+def test_tensorflow_starts_without_a_word_and_after_onnxruntime_extensions():
+    result = fresh("""
+import sys
+from keras_transformer import backend
+tf = backend.import_tensorflow()
+import keras, keras_transformer.model
+assert keras.ops.sum(tf.ones(3)) == 3
+order = list(sys.modules)
+if "onnxruntime_extensions" in order:
+    assert order.index("onnxruntime_extensions") < order.index("tensorflow")
+print("done")
+""")
+    assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+def test_quiet_leaves_what_the_user_has_set(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    backend.quiet()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    assert logging.getLogger("tensorflow").level == logging.ERROR
+
+
+def test_a_missing_tensorflow_says_which_extra_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-transformer\[train\]"'):
+        backend.import_tensorflow()
+
+
+def test_compile_traces_once_for_all_sizes():
+    traces = []
+
+    def double(x, factor):
+        traces.append(x.shape)
+        return x * factor
+
+    compiled = backend.compile(double, [((None, None), "float32"), ((), "float32")])
+    for shape in ((1, 2), (3, 4), (0, 5)):
+        result = compiled(np.ones(shape, "float32"), np.float32(3))
+        np.testing.assert_array_equal(result, np.full(shape, 3))
+    assert len(traces) == 1
+
+
+def test_compile_says_that_it_needs_the_tensorflow_backend(monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow.*backend='jax'"):
+        backend.compile(lambda x: x, [])
+
+
+def test_concrete_gives_values_outside_a_graph_and_none_inside():
+    import tensorflow as tf
+
+    seen = []
+
+    @tf.function
+    def inside(x):
+        seen.append(backend.concrete(x))
+        return x
+
+    inside(tf.ones(2))
+    assert seen == [None]
+    assert backend.concrete(tf.constant([1, 2])).tolist() == [1, 2]
+    assert backend.concrete(np.array([3])).tolist() == [3]
+    assert backend.concrete([4, 5]).tolist() == [4, 5]
+    assert backend.concrete("text") is None

