@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +37,39 @@ def import_tensorflow() -> Any:
     quiet()
     if "tensorflow" not in sys.modules and importlib.util.find_spec("onnxruntime_extensions"):
         import onnxruntime_extensions  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    keep_freed_memory()
     try:
         with _native_stderr_silenced():
             import tensorflow as tf
     except ImportError as error:
         raise ImportError("TensorFlow is needed. " + EXTRA.format(extra="train")) from error
     return tf
+
+
+def start() -> None:
+    """Prepare for `import keras`: call it before the first one of a module.
+
+    On the TensorFlow backend Keras loads TensorFlow with all it writes to the screen, and before
+    onnxruntime-extensions; see `import_tensorflow`.
+    """
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import_tensorflow()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that TensorFlow frees, to use it again.
+
+    Otherwise each step gives its large tensors back to the system and takes new pages for the
+    next: half of the time of a small model's training step goes into page faults
+    (benchmarks/RESULTS.md). Elsewhere than on glibc nothing is done.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the parameters' numbers in malloc.h
+    mallopt(mmap_threshold, 2**31 - 1)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**26)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -45,24 +45,27 @@ class Settings(BaseModel):
 
 def _explain(model: type[BaseModel], fault: Any) -> str:
     """Say one pydantic fault in the house form, with the nearest name for an unknown key."""
-    for part in fault["loc"][:-1]:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [annotation, *get_args(annotation)]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not nested:
-            break
-        model = nested[0]
     where = ".".join(str(part) for part in fault["loc"]) or model.__name__
     if fault["type"] == "extra_forbidden":
         known = sorted(model.model_fields)
-        hint = nearest(str(fault["loc"][-1]), known) or f" Choose from {', '.join(known)}."
+        hint = nearest(where, known) or f" Choose from {', '.join(known)}."
         return f"{where}: unknown setting.{hint} Received: {where}={fault['input']!r}"
     if fault["type"] == "missing":
         return f"{where}: is required, give it a value."
-    message = fault["msg"].removeprefix("Value error, ").rstrip(".")
-    if not fault["loc"] or "Received:" in message:
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
         return message
+    if fault["type"] == "value_error":  # a section has already explained its own faults
+        return within(where, message)
     return f"{where}: {message}. Received: {where}={fault['input']!r}"
+
+
+def within(section: str, message: str) -> str:
+    """Put the section's name in front of each line, where it is not there yet."""
+    return "\n".join(
+        line if line.startswith((f"{section}.", f"{section}:")) else f"{section}.{line}"
+        for line in message.splitlines()
+    )
 
 
 class TransformerConfig(Settings):
@@ -223,6 +226,15 @@ class DecodingConfig(Settings):
     length_penalty: float = Field(default=0.6, ge=0)
     max_decoding_length: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _enough_beams(self) -> Self:
+        if self.num_hypotheses > self.beam_size:
+            raise ValueError(
+                "num_hypotheses must be at most beam_size. Raise beam_size. Received: "
+                f"num_hypotheses={self.num_hypotheses}, beam_size={self.beam_size}"
+            )
+        return self
+
 
 class DataConfig(Settings):
     """Where the sentence pairs come from, and which are kept.
@@ -252,11 +264,24 @@ class DataConfig(Settings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         needed = {"pairs": ("pairs",), "parallel": ("source", "target")}.get(self.kind, ())
-        for name in needed:
-            if getattr(self, name) is None:
+        for name in ("pairs", "source", "target"):
+            if name in needed and getattr(self, name) is None:
                 raise ValueError(f"data.{name} must name a file when kind is {self.kind!r}.")
+            if name not in needed and getattr(self, name) is not None:
+                raise ValueError(
+                    f"data.{name} must be left out when kind is {self.kind!r}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
         if (self.validation_source is None) != (self.validation_target is None):
             raise ValueError("data: give validation_source and validation_target together.")
+        if self.validation_pairs is not None and self.validation_source is not None:
+            raise ValueError("data: give validation_pairs or validation_source, not both.")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "data.validation_fraction and test_fraction must leave pairs to train on. "
+                f"Received: validation_fraction={self.validation_fraction}, "
+                f"test_fraction={self.test_fraction}"
+            )
         return self
 
 
@@ -290,6 +315,15 @@ class ModelConfig(Settings):
     preset: Literal["tiny", "small", "base", "big"] = "tiny"
     overrides: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        sizes = {"source_vocab_size": 1000, "target_vocab_size": 1000}  # not known before training
+        try:
+            TransformerConfig.preset(self.preset, **(sizes | self.overrides))
+        except ValueError as error:
+            raise ValueError(within("overrides", str(error))) from None
+        return self
+
 
 class TrainingConfig(Settings):
     """Everything `model.fit` is given (paper, section 5), and when it ends.
@@ -297,7 +331,8 @@ class TrainingConfig(Settings):
     `evaluate_every` steps make one epoch of `fit`: then the validation set is scored, a
     checkpoint written and the line on screen closed. Training ends at `max_steps` or after
     `max_minutes` of wall time, whichever comes first. `schedule` is `inverse_square_root`
-    (section 5.3), `cosine` (to zero at `max_steps`) or `constant`.
+    (section 5.3), `cosine` (warm-up, then down to zero at the end of the steps or of the time,
+    whichever runs out first) or `constant`.
     """
 
     batch_tokens: int = Field(default=4096, ge=1)

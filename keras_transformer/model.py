@@ -1,9 +1,12 @@
 """The encoder-decoder Transformer as a Keras model, with the cached step that decoding uses."""
 
+from keras_transformer import backend
+
+backend.start()
+
 import keras
 from keras import layers, ops
 
-from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.layers.decoder import Decoder
 from keras_transformer.layers.embedding import TokenEmbedding
@@ -204,7 +207,10 @@ class Transformer(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if hasattr(self.loss, "token_losses"):
             losses, weights = self.loss.token_losses(y, y_pred, sample_weight)
-            self._loss_per_token.update_state(losses, sample_weight=weights)
+            # as one row: Keras takes the mean of each row, and wider batches would weigh less
+            self._loss_per_token.update_state(
+                ops.reshape(losses, (-1,)), sample_weight=ops.reshape(weights, (-1,))
+            )
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self):

@@ -89,8 +89,12 @@ class RunFolder:
             raise ValueError(f"{path} is damaged and cannot be loaded ({error}).") from error
 
     def save_held_out(self, examples: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Write source texts the model does not train on, with their references."""
-        lines = ["\t".join((source, *references)) for source, references in examples]
+        """Write source texts the model does not train on, with their references.
+
+        Tabs and line breaks inside a text, which the file could not hold, become spaces.
+        """
+        rows = [(source, *references) for source, references in examples]
+        lines = ["\t".join(" ".join(text.split()) for text in row) for row in rows]
         (self.path / "held_out.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def held_out(self) -> list[tuple[str, list[str]]]:
@@ -102,11 +106,11 @@ class RunFolder:
 
 def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Name every setting that differs, except those that only say when training ends."""
-    names = []
-    for key in old:
-        name = f"{prefix}{key}"
-        if isinstance(old[key], dict) and isinstance(new[key], dict):
-            names += _changed(old[key], new[key], f"{name}.")
-        elif old[key] != new[key] and name not in ("training.max_minutes", "training.max_steps"):
-            names.append(f"{name} was {old[key]!r}, is {new[key]!r}")
+    names: list[str] = []
+    for key in old | new:
+        name, before, after = f"{prefix}{key}", old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            names += _changed(before, after, f"{name}.")
+        elif before != after and name not in ("training.max_minutes", "training.max_steps"):
+            names.append(f"{name} was {before!r}, is {after!r}")
     return names

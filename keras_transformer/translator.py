@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
 from keras_transformer import backend
+
+backend.start()
+
+from keras import ops
+
 from keras_transformer.config import RunConfig, TransformerConfig
 from keras_transformer.decoding.greedy import greedy
 from keras_transformer.decoding.scoring import decoding_limits, length_penalty
@@ -192,7 +196,7 @@ class Translator:
                 text too long for learned positions.
         """
         check_search_options(beam_size, num_hypotheses, max_decoding_length)
-        rows = self._source_rows(texts)
+        rows = self._rows(self.source, texts, "texts")
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in batches_by_length(list(map(len, rows)), batch_size):
             source_ids = pad_rows([rows[i] for i in indices], self.config.pad_id)
@@ -236,15 +240,17 @@ class Translator:
         The end symbol counts as a token of the target; no length penalty is applied.
 
         Raises:
-            ValueError: different numbers of texts, or a text that is refused.
+            ValueError: different numbers of texts, or a text that is refused or too long for
+                learned positions.
         """
         if len(sources) != len(targets):
             raise ValueError(
                 "sources and targets must be equally many. Received: "
                 f"{len(sources)} sources, {len(targets)} targets"
             )
-        target_rows = [row + [self.config.eos_id] for row in self.target.encode(targets)]
-        return self.score_ids(self._source_rows(sources), target_rows, batch_size=batch_size)
+        source_rows = self._rows(self.source, sources, "sources")
+        target_rows = self._rows(self.target, targets, "targets")
+        return self.score_ids(source_rows, target_rows, batch_size=batch_size)
 
     def score_ids(
         self,
@@ -273,13 +279,14 @@ class Translator:
         chosen = ops.expand_dims(ops.maximum(target_out, 0), -1)
         return ops.squeeze(ops.take_along_axis(log_probs, chosen, axis=-1), -1)
 
-    def _source_rows(self, texts: Sequence[str]) -> list[list[int]]:
-        rows = [row + [self.config.eos_id] for row in self.source.encode(texts)]
+    def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:
+        """Ids of each text and the end symbol."""
+        rows = [row + [self.config.eos_id] for row in tokenizer.encode(texts)]
         if self.config.positions == "learned":
             for index, row in enumerate(rows):
                 if len(row) > self.config.max_positions:
                     raise ValueError(
-                        f"texts[{index}] must have at most {self.config.max_positions} tokens, "
+                        f"{name}[{index}] must have at most {self.config.max_positions} tokens, "
                         "end symbol included: the model's positions are learned. Split the "
                         f"text. Received: {len(row)} tokens"
                     )

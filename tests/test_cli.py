@@ -144,10 +144,12 @@ def test_help_and_errors_come_without_waiting_for_tensorflow(args):
     assert stderr.decode().splitlines()[-1] == "loaded: []"
 
 
-def test_a_full_disk_is_said_without_errno_and_traceback():
+def test_a_full_disk_is_said_with_advice_and_without_traceback(capsys):
     with pytest.raises(typer.Exit) as stopped, screen.errors():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a")
-    assert stopped.value.exit_code == 1
+    assert stopped.value.exit_code == screen.FAILED
+    message = capsys.readouterr().err
+    assert message.startswith("error: No space left on device: runs/a. Nothing saved before is")
 
 
 @pytest.mark.parametrize(
@@ -495,6 +497,10 @@ def test_the_demo_speaks_words_it_was_not_trained_on():
     assert not set(demo.INVENTED_WORDS) & known
 
 
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_the_demo_tells_its_whole_story_and_reuses_a_finished_run(
     tiny_recipe, tmp_path, monkeypatch
@@ -515,7 +521,7 @@ def test_the_demo_tells_its_whole_story_and_reuses_a_finished_run(
     manifest = json.loads((tmp_path / "demo" / "exported" / "manifest.json").read_text())
     assert manifest["card"]["metric"].startswith("WER ")
     assert (tmp_path / "demo" / "cmudict-notice.txt").read_text().startswith("Copyright (C)")
-    monkeypatch.setattr(demo, "_compare", lambda *args: None)
+    monkeypatch.setattr(demo, "_test", interrupt)
     again = run("demo", "--folder", tmp_path / "demo", "--minutes", 1)
-    assert again.exit_code == 0, again.output
+    assert again.exit_code == screen.INTERRUPTED
     assert "trained before: 12 steps" in again.stdout

@@ -113,9 +113,6 @@ def _in_words(config: RunConfig, found: Survey) -> dict[str, str]:
         ),
         "vocabulary": f"one for both sides, BPE, up to {config.tokenizer.vocab_size:,} pieces",
         "model": f"tiny: 4 + 4 layers, d_model 128, dropout {config.model.overrides['dropout']}",
-        "training": (
-            f"up to {training.max_steps:,} steps of {training.batch_tokens:,} tokens; "
-            "--max-minutes and Ctrl-C end it well"
-        ),
-        "to change": "copy config.yaml of the run folder, edit it, and train it as a recipe",
+        "training": f"up to {training.max_steps:,} steps; --max-minutes and Ctrl-C end it well",
+        "to change": "copy config.yaml of the run folder, edit it, train it as a recipe",
     }

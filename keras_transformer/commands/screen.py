@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -62,6 +63,8 @@ def _report(error: Exception) -> None:
         # "[Errno 28] No space left on device: 'x'" without the number
         place = f": {error.filename}" if error.filename else ""
         message = f"{error.strerror}{place}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        message += ". Nothing saved before is lost: make room and give the same command again."
     warn(message or type(error).__name__, "error")
 
 

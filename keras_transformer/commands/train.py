@@ -12,7 +12,7 @@ from keras_transformer import backend
 from keras_transformer.commands import screen
 from keras_transformer.config import RunConfig, find_recipe, recipe_names
 
-LONGEST_EXAMPLE = 60
+LONGEST_EXAMPLE = 28
 
 
 def run(
@@ -138,7 +138,7 @@ def _closing(result: Any, folder: Path) -> None:
         ended = "time is up" if result.reason == "time" else "all steps done"
         screen.say(
             f"\nTrained {result.step:,} steps in {screen.duration(result.seconds)} ({ended}). "
-            f"{loss}: this model is kept."
+            f"{loss}, kept."
         )
     name = shlex.quote(str(folder))
     bundle = shlex.quote(str(Path("exported") / folder.name))

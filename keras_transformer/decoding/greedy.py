@@ -49,7 +49,9 @@ def greedy(step, start_ids, limits, cache, *, vocab_size, eos_id, pad_id, banned
         open_rows = is_open(state)
         chosen = ops.cast(ops.argmax(allowed, axis=-1), "int32")
         chosen = ops.where(open_rows, chosen, ops.cast(pad_id, "int32"))
-        log_prob = ops.max(allowed, axis=-1) - ops.logsumexp(logits, axis=-1)
+        highest = ops.max(logits, axis=-1)
+        total = ops.sum(ops.exp(logits - ops.expand_dims(highest, 1)), axis=-1)
+        log_prob = ops.max(allowed, axis=-1) - highest - ops.log(total)
         return (
             GreedyState(
                 step=state.step + 1,

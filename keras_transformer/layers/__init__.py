@@ -1,5 +1,9 @@
 """The layers of the Transformer, to use one by one or as a whole."""
 
+from keras_transformer import backend
+
+backend.start()
+
 from keras_transformer.layers.attention import (
     CausalSelfAttention,
     CrossAttention,

@@ -38,9 +38,14 @@ class FeedForward(layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
-        rows = ops.reshape(x, (-1, self.d_model))
-        rows = self.outer(self.inner_dropout(self.inner(rows), training=training))
+        if len(x.shape) == 2:
+            return self._rows(x, training)
+        rows = self._rows(ops.reshape(x, (-1, self.d_model)), training)
         return ops.reshape(rows, ops.shape(x))
+
+    def _rows(self, rows, training):
+        """`[R, D]` -> `[R, D]`, each linear map one matrix product."""
+        return self.outer(self.inner_dropout(self.inner(rows), training=training))
 
     def compute_output_shape(self, input_shape):
         return input_shape

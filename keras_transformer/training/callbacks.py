@@ -40,6 +40,11 @@ class StopAt(keras.callbacks.Callback):
         """Training time so far, earlier sessions included."""
         return self.seconds_before + time.monotonic() - self._started
 
+    def used(self, step: int) -> float:
+        """Return the share of the run that is over at a step: of its steps or of its time."""
+        by_time = self.seconds / self.max_seconds if self.max_seconds else 0.0
+        return min(1.0, max(step / self.max_steps, by_time))
+
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
         self._step = int(self.model.optimizer.iterations)
@@ -69,6 +74,35 @@ class StopAt(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
+
+
+class CosineToTheEnd(keras.callbacks.Callback):
+    """Warms the learning rate up, then lowers it along a cosine to zero at the end of the run.
+
+    The end is `StopAt`'s: the last step, or the last minute where time is what runs out, so that
+    a run of eight minutes ends with small steps on a fast machine and on a slow one. With a time
+    limit the rate depends on the clock, and two runs are no longer equal bit for bit.
+
+    Args:
+        stop: the `StopAt`, which knows the end.
+        peak: the highest rate, reached after `warmup_steps`.
+        warmup_steps: steps with a linearly rising rate.
+    """
+
+    def __init__(self, stop: StopAt, peak: float, warmup_steps: int):
+        super().__init__()
+        self.stop = stop
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+
+    def on_train_begin(self, logs=None):
+        self._step = int(self.model.optimizer.iterations)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._step += 1
+        warmup = min(1.0, self._step / self.warmup_steps)
+        decay = (1 + np.cos(np.pi * self.stop.used(self._step))) / 2
+        self.model.optimizer.learning_rate = self.peak * warmup * decay
 
 
 class KeepCheckpoints(keras.callbacks.Callback):

@@ -19,7 +19,9 @@ class _TokenMean(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         weights = position_weights(y_true, self.pad_id, sample_weight)
-        super().update_state(self.token_values(y_true, y_pred), sample_weight=weights)
+        values = self.token_values(y_true, y_pred)
+        # as one row: Keras takes the mean of each row, and rows of a wider batch would weigh less
+        super().update_state(ops.reshape(values, (-1,)), sample_weight=ops.reshape(weights, (-1,)))
 
     def get_config(self):
         return {**super().get_config(), "pad_id": self.pad_id}

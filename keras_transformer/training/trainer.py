@@ -20,7 +20,12 @@ from keras_transformer.data.splits import Splits, open_splits
 from keras_transformer.model import Transformer
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.text.tokenizer import Tokenizer
-from keras_transformer.training.callbacks import KeepCheckpoints, ProgressLine, StopAt
+from keras_transformer.training.callbacks import (
+    CosineToTheEnd,
+    KeepCheckpoints,
+    ProgressLine,
+    StopAt,
+)
 from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
@@ -138,14 +143,7 @@ def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Trans
 def _schedule(training: TrainingConfig) -> Any:
     if training.schedule == "inverse_square_root":
         return InverseSquareRoot(training.warmup_steps, peak=training.peak_learning_rate)
-    if training.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=max(1, training.max_steps - training.warmup_steps),
-            warmup_target=training.peak_learning_rate,
-            warmup_steps=training.warmup_steps,
-        )
-    return training.peak_learning_rate
+    return training.peak_learning_rate  # the start of `cosine`, which is a callback
 
 
 def _fit(
@@ -176,6 +174,16 @@ def _fit(
     validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
+    callbacks: list[keras.callbacks.Callback] = [
+        stop,
+        ProgressLine(stop, console),
+        keep,
+        keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
+    ]
+    if training.schedule == "cosine":
+        callbacks.append(
+            CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps)
+        )
     model.fit(
         batches,
         validation_data=validation,
@@ -183,12 +191,7 @@ def _fit(
         epochs=-(-(training.max_steps - start) // training.evaluate_every),
         shuffle=False,
         verbose=0,
-        callbacks=[
-            stop,
-            ProgressLine(stop, console),
-            keep,
-            keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
-        ],
+        callbacks=callbacks,
     )
 
 
@@ -204,7 +207,7 @@ def _in_words(found: Statistics, data: DataConfig) -> str:
     if found.overlong:
         done = "left out" if data.overlong == "skip" else "cut"
         limits = f"{data.max_source_length} source or {data.max_target_length} target tokens"
-        text += f"\n            {found.overlong:,} pairs with more than {limits} are {done}"
+        text += f"\n            {found.overlong:,} pairs above {limits} are {done}"
     return text
 
 

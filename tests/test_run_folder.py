@@ -1,0 +1,109 @@
+import keras
+import pytest
+
+from keras_transformer.config import RunConfig
+from keras_transformer.run_folder import RunFolder
+
+VALUES = {
+    "name": "mine",
+    "data": {"kind": "reverse"},
+    "model": {"preset": "tiny", "overrides": {"dropout": 0.3}},
+    "training": {"max_steps": 10, "max_minutes": 1.0},
+}
+
+
+def recipe(**sections):
+    return RunConfig(**(VALUES | sections))
+
+
+def test_a_new_folder_holds_the_recipe(tmp_path):
+    run = RunFolder.create(tmp_path / "runs" / "mine", recipe())
+    assert RunFolder.open(run.path).recipe == recipe()
+
+
+def test_the_same_recipe_reopens_it_and_only_the_limits_may_change(tmp_path):
+    RunFolder.create(tmp_path, recipe())
+    longer = recipe(training={"max_steps": 99, "max_minutes": None})
+    assert RunFolder.create(tmp_path, longer).recipe == longer
+    assert RunFolder.open(tmp_path).recipe == longer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other"}, "name was 'mine', is 'other'"),
+        ({"training": {"seed": 7}}, "training.seed was 0, is 7"),
+        ({"tokenizer": {"vocab_size": 99}}, "tokenizer.vocab_size was 8000, is 99"),
+        (
+            {"model": {"preset": "tiny", "overrides": {"dropout": 0.1}}},
+            "model.overrides.dropout was 0.3, is 0.1",
+        ),
+        (
+            {"model": {"preset": "tiny", "overrides": {}}},
+            "model.overrides.dropout was 0.3, is None",
+        ),
+        (
+            {"model": {"preset": "tiny", "overrides": {"dropout": 0.3, "d_ff": 64}}},
+            "model.overrides.d_ff was None, is 64",
+        ),
+    ],
+)
+def test_a_changed_recipe_is_refused_and_the_field_is_named(change, message, tmp_path):
+    RunFolder.create(tmp_path, recipe())
+    with pytest.raises(ValueError, match=f"run with other settings.*{message}"):
+        RunFolder.create(tmp_path, recipe(**change))
+    assert RunFolder.open(tmp_path).recipe == recipe()
+
+
+def test_every_changed_field_is_named(tmp_path):
+    RunFolder.create(tmp_path, recipe())
+    with pytest.raises(ValueError) as caught:
+        RunFolder.create(tmp_path, recipe(training={"seed": 7, "warmup_steps": 3}))
+    assert "training.seed was 0, is 7" in str(caught.value)
+    assert "training.warmup_steps was 1000, is 3" in str(caught.value)
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="must be a new folder or a training run"):
+        RunFolder.create(tmp_path, recipe())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["", "missing"])
+def test_opening_what_is_no_run_says_what_to_do(name, tmp_path):
+    with pytest.raises(ValueError, match="must be the folder of a training run.*train RECIPE"):
+        RunFolder.open(tmp_path / name)
+
+
+def test_a_missing_or_damaged_best_model_is_refused_by_name(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    with pytest.raises(ValueError, match="best.keras is missing: train this run further"):
+        run.load_best_model()
+    (tmp_path / "best.keras").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(ValueError, match="best.keras is damaged"):
+        run.load_best_model()
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "best.keras")
+    with pytest.raises(ValueError, match="best.keras"):
+        run.load_best_model()
+
+
+def test_held_out_texts_come_back_with_their_references(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    examples = [("read", ["R EH D", "R IY D"]), ("größe 日本", ["x"]), ("🙂", ["a"])]
+    run.save_held_out(examples)
+    assert run.held_out() == examples
+
+
+def test_tabs_and_line_breaks_in_held_out_texts_become_spaces(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    run.save_held_out([("a\tb", ["c\rd\u2028e"]), ("f", ["g"])])
+    assert run.held_out() == [("a b", ["c d e"]), ("f", ["g"])]
+
+
+def test_a_trained_run_opens_with_all_its_parts(tiny_run):
+    run = RunFolder.open(tiny_run.path)
+    model = run.load_best_model()
+    assert run.source_tokenizer() == run.target_tokenizer()
+    assert model.config.source_vocab_size == run.source_tokenizer().vocab_size
+    assert all(source and references for source, references in run.held_out())

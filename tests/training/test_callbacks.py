@@ -1,0 +1,158 @@
+import io
+import os
+import re
+import signal
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_models import source_ids, target_ids, tiny_model
+
+from keras_transformer.training.callbacks import KeepCheckpoints, ProgressLine, StopAt
+from keras_transformer.training.losses import SmoothedCrossEntropy
+from keras_transformer.training.metrics import TokenAccuracy
+
+
+@pytest.fixture
+def model():
+    """Any Keras model: only the progress line needs a `Transformer`."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    return model
+
+
+@pytest.fixture
+def transformer():
+    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        SmoothedCrossEntropy(0.1),
+        metrics=[TokenAccuracy()],
+        run_eagerly=True,
+    )
+    return model
+
+
+def fit(model, callbacks, epochs=3, steps=4, validation=False):
+    """Fit on `steps` batches of one row an epoch; returns the number of steps that were made."""
+    if hasattr(model, "config"):
+        inputs = source_ids(model.config, (4,) * steps), target_ids(model.config, (3,) * steps)
+        outputs = np.roll(inputs[1], -1, axis=1)
+    else:
+        inputs, outputs = np.ones((steps, 3)), np.ones((steps, 2))
+    data = (inputs, outputs) if validation else None
+    model.fit(
+        inputs, outputs, batch_size=1, epochs=epochs, validation_data=data, verbose=0,
+        callbacks=callbacks,
+    )  # fmt: skip
+    return int(model.optimizer.iterations)
+
+
+class At(keras.callbacks.Callback):
+    """Calls a function after the given number of steps."""
+
+    def __init__(self, step, function):
+        super().__init__()
+        self.left, self.function = step, function
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self.function()
+
+
+def test_training_ends_at_the_step_even_inside_an_epoch(model):
+    stop = StopAt(max_steps=6)
+    assert fit(model, [stop]) == 6
+    assert stop.reason == "steps"
+    again = StopAt(max_steps=7)  # the optimizer remembers the six
+    assert fit(model, [again]) == 7
+
+
+def test_training_ends_after_the_time_with_that_of_earlier_sessions_counted(model):
+    stop = StopAt(max_steps=100, max_minutes=1, seconds_before=59.999)
+    assert fit(model, [stop]) < 12
+    assert stop.reason == "time"
+    assert 60 <= stop.seconds < 120
+
+
+def test_nothing_to_stop_for(model):
+    stop = StopAt(max_steps=100, max_minutes=9)
+    assert fit(model, [stop], epochs=1) == 4
+    assert stop.reason is None
+
+
+def test_the_first_ctrl_c_ends_training_after_the_step_and_saves(model, tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    stop = StopAt(max_steps=100)
+    interrupt = At(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert fit(model, [interrupt, stop, KeepCheckpoints(tmp_path, stop)]) == 2
+    assert stop.reason == "interrupt"
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000002.npz"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_second_ctrl_c_ends_it_at_once(model):
+    handler = signal.getsignal(signal.SIGINT)
+
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, [At(2, twice), StopAt(max_steps=100)])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path):
+    stop = StopAt(max_steps=100)
+    keep = KeepCheckpoints(tmp_path, stop, best=3.0)
+    keep.set_model(model)
+    stop.set_model(model)
+    first = model.get_weights()
+    for epoch, loss in enumerate((2.0, 2.5, float("nan"), None)):
+        keep.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
+        for weight in model.weights:
+            weight.assign(weight.numpy() + 1)
+    assert keep.best == 2.0
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    for one, other in zip(best.get_weights(), first, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert getattr(best, "optimizer", None) is None
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_loss_above_the_best_of_earlier_sessions_is_not_kept(model, tmp_path):
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), best=1.0)
+    keep.set_model(model)
+    keep.on_epoch_end(0, {"val_loss": 1.5})
+    assert keep.best == 1.0
+    assert not (tmp_path / "best.keras").exists()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_is_one_line_an_epoch_that_a_person_can_read(transformer, terminal):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
+    stop = StopAt(max_steps=6, max_minutes=8)
+    fit(transformer, [stop, ProgressLine(stop, console)], steps=2, validation=True)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", screen.getvalue())  # without cursor movements
+    numbers = r"loss \d\.\d{3}  validation \d\.\d{3}  token accuracy [\d.]+ %"
+    for step in (2, 4, 6):
+        assert re.search(rf"  0:\d\d of 8:00  step {step}  {numbers}\n", text)
+    if terminal:
+        assert re.search(r"step 1/6  loss \d\.\d{3}  [\d,]+ target tokens/s", text)
+    else:
+        assert len(text.splitlines()) == 3
+
+
+def test_progress_without_validation_says_only_the_loss(transformer):
+    screen = io.StringIO()
+    stop = StopAt(max_steps=100)
+    fit(transformer, [stop, ProgressLine(stop, Console(file=screen, width=100))], epochs=1, steps=1)
+    assert "loss" in screen.getvalue()
+    assert "validation" not in screen.getvalue()
+    assert " of " not in screen.getvalue()

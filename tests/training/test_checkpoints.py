@@ -1,0 +1,186 @@
+import errno
+import os
+import random
+
+import keras
+import numpy as np
+import pytest
+from tiny_models import source_ids, target_ids, tiny_model
+
+from keras_transformer.training.checkpoints import (
+    Progress,
+    replacing,
+    restore_checkpoint,
+    save_checkpoint,
+    state_variables,
+)
+from keras_transformer.training.losses import SmoothedCrossEntropy
+from keras_transformer.training.schedules import InverseSquareRoot
+
+SMALL = {"num_encoder_layers": 1, "num_decoder_layers": 1, "d_ff": 8}
+
+
+def compiled(seed=0, *, use_ema=False, **fields):
+    model = tiny_model(seed, **{**SMALL, "dropout": 0.4, "attention_dropout": 0.2, **fields})
+    schedule = InverseSquareRoot(warmup_steps=3, peak=0.01)
+    optimizer = keras.optimizers.Adam(schedule, use_ema=use_ema)
+    model.compile(optimizer, SmoothedCrossEntropy(0.1), run_eagerly=True)
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(model, first, count):
+    """Steps `first` to `first + count - 1` of one endless stream; the losses are returned."""
+    losses = []
+    for step in range(first, first + count):
+        inputs = source_ids(model.config, (4, 2), step), target_ids(model.config, (3, 5), step)
+        outputs = np.where(inputs[1] == 0, 0, 5)
+        losses.append(model.train_on_batch(inputs, outputs))
+    return losses
+
+
+def state(model):
+    return [variable.numpy() for variable in state_variables(model)]
+
+
+def assert_same_state(first, second):
+    for one, other in zip(state(first), state(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_promise_5_resumed_equals_uninterrupted_dropout_included(tmp_path, use_ema):
+    whole = compiled(use_ema=use_ema)
+    train(whole, 0, 3)
+    save_checkpoint(tmp_path, whole, Progress(step=3, seconds=1.5, best=2.5))
+    resumed = compiled(seed=9, use_ema=use_ema)
+    progress, damaged = restore_checkpoint(tmp_path, resumed)
+    assert (progress, damaged) == (Progress(step=3, seconds=1.5, best=2.5), [])
+    assert_same_state(resumed, whole)
+    assert train(resumed, 3, 3) == train(whole, 3, 3)
+    assert_same_state(resumed, whole)
+    assert int(resumed.optimizer.iterations) == 6
+
+
+def test_the_state_holds_weights_dropout_seeds_and_optimizer_but_no_metrics():
+    model = compiled()
+    paths = [variable.path for variable in state_variables(model)]
+    assert len(paths) == len({id(v) for v in state_variables(model)})
+    assert {id(w) for w in model.weights} <= {id(v) for v in state_variables(model)}
+    assert any("seed_generator" in path for path in paths)
+    assert any("iteration" in path for path in paths)
+    assert not any("loss_per_token" in path for path in paths)
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path):
+    model = compiled()
+    before = state(model)
+    assert restore_checkpoint(tmp_path / "none", model) == (None, [])
+    for one, other in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    model = compiled()
+    for step in (5, 10, 100, 1000):
+        save_checkpoint(tmp_path, model, Progress(step, 0.0, None))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000100.npz", "step-000001000.npz"]
+    assert restore_checkpoint(tmp_path, model)[0].step == 1000
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints():
+    """Bytes of an older and a newer checkpoint, and the older one's model."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = compiled()
+        older = save_checkpoint(Path(folder), model, Progress(1, 0.0, None)).read_bytes()
+        expected = state(model)
+        train(model, 0, 1)
+        newer = save_checkpoint(Path(folder), model, Progress(2, 0.0, None)).read_bytes()
+    return older, newer, expected
+
+
+def cut(data, generator):
+    return data[: generator.randrange(len(data))]
+
+
+def flip(data, generator):
+    place = generator.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ (1 << generator.randrange(8))]) + data[place + 1 :]
+
+
+def flip_in_the_directory(data, generator):
+    place = generator.randrange(len(data) - 3000, len(data))
+    return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, flip_in_the_directory])
+def test_promise_7_a_damaged_newest_checkpoint_is_passed_over_and_said(
+    damage, two_checkpoints, tmp_path
+):
+    older, newer, expected = two_checkpoints
+    (tmp_path / "step-000000001.npz").write_bytes(older)
+    model, generator = compiled(), random.Random(0)
+    fell_back = 0
+    for _ in range(25):
+        (tmp_path / "step-000000002.npz").write_bytes(damage(newer, generator))
+        progress, said = restore_checkpoint(tmp_path, model)
+        if progress.step == 2:  # a byte that ZIP does not look at: the contents are whole
+            assert said == []
+            continue
+        fell_back += 1
+        assert "step-000000002.npz is damaged" in said[0]
+        for one, other in zip(expected, state(model), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert fell_back >= 15
+
+
+def test_promise_7_nothing_but_damage_is_refused(tmp_path, two_checkpoints):
+    for step in (1, 2):
+        (tmp_path / f"step-00000000{step}.npz").write_bytes(two_checkpoints[0][:1000])
+    with pytest.raises(ValueError, match="No whole checkpoint is left") as caught:
+        restore_checkpoint(tmp_path, compiled())
+    assert str(caught.value).count("is damaged") == 2
+
+
+@pytest.mark.parametrize("fields", [{"d_ff": 10}, {"num_encoder_layers": 2}, {"output_bias": True}])
+def test_promise_7_a_checkpoint_of_another_architecture_is_refused(fields, tmp_path):
+    save_checkpoint(tmp_path, compiled(), Progress(1, 0.0, None))
+    other = compiled(**fields)
+    before = state(other)
+    with pytest.raises(ValueError, match="must be of the model being trained"):
+        restore_checkpoint(tmp_path, other)
+    for one, same in zip(before, state(other), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_a_full_disk_leaves_the_old_checkpoints_and_no_remains(tmp_path, monkeypatch):
+    model = compiled()
+    save_checkpoint(tmp_path, model, Progress(1, 0.0, None))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path, *args, **arrays):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, model, Progress(2, 0.0, None))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with replacing(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,159 @@
+"""Tiny runs; that a model learns something worth having is shown by the end-to-end tests."""
+
+import csv
+import io
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_transformer.config import RunConfig
+from keras_transformer.run_folder import RunFolder
+from keras_transformer.training import callbacks, trainer
+from keras_transformer.training.checkpoints import restore_checkpoint
+
+
+def run(recipe, folder, **limits):
+    """Train; returns the result and what was printed."""
+    values = recipe.model_dump()
+    values["training"] |= limits
+    screen = io.StringIO()
+    result = trainer.train(RunConfig(**values), folder, Console(file=screen, width=100))
+    return result, screen.getvalue()
+
+
+def losses(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [(float(row["loss"]), float(row["val_loss"])) for row in csv.DictReader(file)]
+
+
+def weights(result):
+    with np.load(max((result.run.path / "checkpoints").iterdir())) as file:
+        return {name: file[name] for name in file.files if name != "progress"}
+
+
+def test_a_run_leaves_everything_that_comes_after_it_needs(tiny_training):
+    result, screen = tiny_training
+    assert (result.reason, result.step) == ("steps", 12)
+    names = {path.name for path in result.run.path.iterdir()}
+    assert names == {
+        "config.yaml",
+        "source.model",
+        "target.model",
+        "held_out.tsv",
+        "checkpoints",
+        "best.keras",
+        "metrics.csv",
+    }
+    assert len(losses(result.run.path)) == 3
+    assert result.best_loss == pytest.approx(min(val for _, val in losses(result.run.path)))
+    assert [line.split()[0] for line in screen.splitlines()[:4]] == [
+        "Data",
+        "Tokenizers",
+        "Model",
+        "Batches",
+    ]
+    assert max(map(len, screen.splitlines())) <= 100
+
+
+def test_the_loss_goes_down(tiny_run):
+    first, *_, last = losses(tiny_run.path)
+    assert last[0] < first[0]
+    assert last[1] < first[1]
+
+
+def test_held_out_texts_are_not_trained_on(tiny_run):
+    from keras_transformer.data.splits import open_splits
+
+    splits = open_splits(tiny_run.recipe.data)
+    held_out = {source for source, _ in tiny_run.held_out()}
+    assert held_out
+    assert held_out <= {source for source, _ in splits.validation}
+    assert not held_out & {source for source, _ in splits.train}
+
+
+def test_best_keras_has_the_loss_that_was_reported(tiny_training, tiny_recipe):
+    from keras_transformer.data.pipeline import make_dataset
+    from keras_transformer.data.splits import open_splits
+
+    result, _ = tiny_training
+    model = result.run.load_best_model()
+    model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
+    tokenizer = result.run.source_tokenizer()
+    pairs = open_splits(tiny_recipe.data).validation
+    data = make_dataset(pairs, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
+    assert model.evaluate(data, verbose=0) == pytest.approx(result.best_loss, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_promises_5_and_9_a_resumed_run_equals_an_uninterrupted_one(
+    tiny_training, tiny_recipe, tmp_path
+):
+    whole, _ = tiny_training
+    first, _ = run(tiny_recipe, tmp_path, max_steps=4)
+    assert (first.reason, first.step) == ("steps", 4)
+    second, screen = run(tiny_recipe, tmp_path)
+    assert "Resuming at step 4" in screen
+    assert second.step == 12
+    assert losses(tmp_path) == losses(whole.run.path)
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(second)[name], array)
+    assert second.seconds > first.seconds
+    again, screen = run(tiny_recipe, tmp_path)
+    assert (again.reason, again.step) == ("finished", 12)
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkeypatch):
+    end_of_batch = callbacks.StopAt.on_train_batch_end
+
+    def interrupt(self, batch, logs=None):
+        if self._step == 1:
+            keras.backend.clear_session  # noqa: B018
+            self._interrupt(None, None)
+        end_of_batch(self, batch, logs)
+
+    monkeypatch.setattr(callbacks.StopAt, "on_train_batch_end", interrupt)
+    result, _ = run(tiny_recipe, tmp_path)
+    assert (result.reason, result.step) == ("interrupt", 2)
+    assert restore_step(result) == 2
+
+
+def restore_step(result):
+    config = result.run.load_best_model().config
+    model = trainer.compiled_model(config, result.run.recipe.training)
+    progress, damaged = restore_checkpoint(result.run.path / "checkpoints", model)
+    assert damaged == []
+    return progress.step
+
+
+def test_a_changed_recipe_is_refused_before_anything_is_touched(tiny_run, tiny_recipe):
+    before = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="training.batch_tokens was 64, is 128"):
+        run(tiny_recipe, tiny_run.path, batch_tokens=128)
+    assert {p: p.read_bytes() for p in tiny_run.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_loss_that_is_not_a_number_is_an_error_with_advice(tiny_recipe, tmp_path):
+    with pytest.raises(ValueError, match="not a number.*peak_learning_rate"):
+        run(tiny_recipe, tmp_path, peak_learning_rate=1e30, max_steps=2, evaluate_every=2)
+
+
+@pytest.mark.parametrize("schedule", ["inverse_square_root", "cosine", "constant"])
+def test_schedules_start_low_and_have_their_peak_after_the_warm_up(schedule, tiny_recipe):
+    training = tiny_recipe.training.model_copy(
+        update={"schedule": schedule, "warmup_steps": 10, "max_steps": 100}
+    )
+    rate = trainer._schedule(training)
+    if schedule == "constant":
+        assert rate == training.peak_learning_rate
+        return
+    rates = [float(rate(step)) for step in range(100)]
+    assert max(rates) == pytest.approx(training.peak_learning_rate, rel=0.01)
+    assert abs(int(np.argmax(rates)) - 10) <= 1
+    assert rates[0] < rates[5] < rates[9]
+    assert rates[-1] < rates[20]
+
+
+def test_a_folder_of_a_run_reopens(tiny_run, tiny_recipe):
+    assert RunFolder.open(tiny_run.path).recipe == tiny_recipe
