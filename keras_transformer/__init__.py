@@ -42,7 +42,7 @@ _OBJECTS = {
     "Translator": "keras_transformer.translator",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "DecodingConfig",
     "Hypothesis",
     "RunConfig",

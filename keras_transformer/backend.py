@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import logging
 import os
 import platform
@@ -35,8 +34,9 @@ def import_tensorflow() -> Any:
         ImportError: TensorFlow is not installed; the message says which extra brings it.
     """
     quiet()
-    if "tensorflow" not in sys.modules and importlib.util.find_spec("onnxruntime_extensions"):
-        import onnxruntime_extensions  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    if "tensorflow" not in sys.modules:
+        with contextlib.suppress(ImportError):  # needed only where it is installed
+            import onnxruntime_extensions  # noqa: F401  # pyright: ignore[reportUnusedImport]
     keep_freed_memory()
     try:
         with _native_stderr_silenced():

@@ -4,6 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+__all__ = [
+    "Score",
+    "bleu",
+    "chrf",
+    "exact_match",
+    "phoneme_error_rate",
+    "word_error_rate",
+]
+
 
 @dataclass(frozen=True)
 class Score:

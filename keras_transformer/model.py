@@ -40,7 +40,9 @@ class Transformer(keras.Model):
 
     def __init__(self, config, **kwargs):
         super().__init__(**kwargs)
-        self.config = config if isinstance(config, TransformerConfig) else TransformerConfig(**config)
+        self.config = (
+            config if isinstance(config, TransformerConfig) else TransformerConfig(**config)
+        )
         config = self.config
         dtype = self.dtype_policy
 
@@ -189,8 +191,9 @@ class Transformer(keras.Model):
 
     def _check_ids(self, source_ids, target_in):
         sizes = (self.config.source_vocab_size, self.config.target_vocab_size)
-        for name, ids, size in zip(("source_ids", "target_in"), (source_ids, target_in), sizes,
-                                   strict=True):
+        for name, ids, size in zip(
+            ("source_ids", "target_in"), (source_ids, target_in), sizes, strict=True
+        ):
             value = backend.concrete(ids)
             if value is not None and value.size and not 0 <= value.min() <= value.max() < size:
                 raise ValueError(
@@ -217,7 +220,9 @@ class Transformer(keras.Model):
         # Keras averages the loss over rows; batches hold different numbers of real tokens
         results = super().get_metrics_result()
         loss_per_token = results.pop("loss_per_token")
-        return {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
+        return (
+            {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
+        )
 
     def export(self, filepath, format="tf_saved_model", *, input_signature=None, **options):
         """Write the forward pass with Keras's own export: int32 ids in, logits out.

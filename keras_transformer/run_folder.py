@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer.config import RunConfig
+from keras_transformer.files import replacing
 from keras_transformer.text.tokenizer import Tokenizer
 
 
@@ -51,15 +52,15 @@ class RunFolder:
             if changed:
                 raise ValueError(
                     f"{path} holds a run with other settings, which cannot be resumed with these. "
-                    "Give another --run-folder, or the old settings. Changed: "
-                    + "; ".join(changed)
+                    "Give another --run-folder, or the old settings. Changed: " + "; ".join(changed)
                 )
         elif path.exists() and any(path.iterdir()):
             raise ValueError(
                 f"{path} must be a new folder or a training run. Give another --run-folder."
             )
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        with replacing(path / "config.yaml") as aside:
+            aside.write_text(recipe.to_yaml(), encoding="utf-8")
         return cls(path, recipe)
 
     def source_tokenizer(self) -> Tokenizer:
@@ -78,15 +79,18 @@ class RunFolder:
         """
         import keras
 
-        import keras_transformer.model  # noqa: F401  # registers the class
+        from keras_transformer.model import Transformer
 
         path = self.path / "best.keras"
         if not path.is_file():
             raise ValueError(f"{path} is missing: train this run further first.")
         try:
-            return keras.saving.load_model(path, compile=False)
+            model = keras.saving.load_model(path, compile=False)
         except Exception as error:
             raise ValueError(f"{path} is damaged and cannot be loaded ({error}).") from error
+        if not isinstance(model, Transformer):
+            raise ValueError(f"{path} must hold a Transformer. Received: {type(model).__name__}")
+        return model
 
     def save_held_out(self, examples: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Write source texts the model does not train on, with their references.
@@ -95,7 +99,8 @@ class RunFolder:
         """
         rows = [(source, *references) for source, references in examples]
         lines = ["\t".join(" ".join(text.split()) for text in row) for row in rows]
-        (self.path / "held_out.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with replacing(self.path / "held_out.tsv") as aside:
+            aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def held_out(self) -> list[tuple[str, list[str]]]:
         """Read what `save_held_out` wrote."""

@@ -261,9 +261,7 @@ class Translator:
     ) -> np.ndarray:
         """Return log p(target | source) of ids that include their end symbol, `[B]`."""
         if self._token_log_probs is None:
-            self._token_log_probs = backend.compile(
-                self._log_probs, [((None, None), "int32")] * 3
-            )
+            self._token_log_probs = backend.compile(self._log_probs, [((None, None), "int32")] * 3)
         scores = np.zeros(len(source_rows), "float32")
         for indices in batches_by_length(list(map(len, target_rows)), batch_size):
             source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)

@@ -87,7 +87,10 @@ def test_every_architecture_round_trips_through_plain_values(fields):
         ({"num_heads": 3}, "multiple of num_heads, or give key_dim and value_dim.*num_heads=3"),
         ({"num_heads": 3, "key_dim": 4}, "multiple of num_heads"),
         ({"num_heads": 3, "value_dim": 4}, "multiple of num_heads"),
-        ({"embeddings": "shared"}, "needs one vocabulary.*source_vocab_size=11, target_vocab_size=13"),
+        (
+            {"embeddings": "shared"},
+            "needs one vocabulary.*source_vocab_size=11, target_vocab_size=13",
+        ),
         ({"pad_id": 3}, "pad_id and eos_id must differ.*pad_id=3, eos_id=3"),
         ({"unk_id": 11}, "unk_id must be inside both vocabularies, below 11.*unk_id=11"),
         ({"decoder_start_id": 12}, "decoder_start_id must be inside both .*decoder_start_id=12"),

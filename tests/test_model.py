@@ -53,7 +53,7 @@ def expected_parameters(config):
     feed_forward = 2 * d * f + f + d
     encoder = attention_parameters(config) + feed_forward + 4 * d
     decoder = 2 * attention_parameters(config) + feed_forward + 6 * d
-    norms = 4 * d if config.norm_first and config.final_norm is None or config.final_norm else 0
+    norms = 4 * d if (config.norm_first and config.final_norm is None) or config.final_norm else 0
     source, target = config.source_vocab_size * d, config.target_vocab_size * d
     matrices = {"shared": target, "tied": source + target, "separate": source + 2 * target}
     positions = 2 * config.max_positions * d if config.positions == "learned" else 0
@@ -119,7 +119,9 @@ def test_promise_2_padding_changes_nothing(option):
     before = forward(sources, targets)
     columns, rows = ((0, 0), (0, 5)), ((0, 2), (0, 0))
     for widths in (columns, rows):
-        padded = [np.pad(i, widths, constant_values=model.config.pad_id) for i in (sources, targets)]
+        padded = [
+            np.pad(i, widths, constant_values=model.config.pad_id) for i in (sources, targets)
+        ]
         after = forward(*padded)
         assert np.isfinite(after).all()
         assert_close(after[:4, : targets.shape[1]], before)

@@ -84,7 +84,7 @@ def test_a_missing_or_damaged_best_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="best.keras is damaged"):
         run.load_best_model()
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "best.keras")
-    with pytest.raises(ValueError, match="best.keras"):
+    with pytest.raises(ValueError, match="best.keras must hold a Transformer.*Sequential"):
         run.load_best_model()
 
 

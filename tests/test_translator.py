@@ -1,8 +1,8 @@
+import keras
 import numpy as np
 import pytest
 from tiny_models import disturb
 
-import keras
 from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.decoding import reference
@@ -12,7 +12,16 @@ from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.translator import Translator
 
 LINES = ["a little girl", "two men in green", "a dog runs", "ein kleines mädchen", "日本語 の"] * 4
-TEXTS = ["a dog", "", "two little men in green runs", "日本語", "zzz", "a", "ein", "girl a dog runs"]
+TEXTS = [
+    "a dog",
+    "",
+    "two little men in green runs",
+    "日本語",
+    "zzz",
+    "a",
+    "ein",
+    "girl a dog runs",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +31,26 @@ def tokenizers():
     return source, target
 
 
-def make_translator(tokenizers, **fields):
+def make_translator(tokenizers, seed=1, **fields):
     sizes = {"num_layers": 1, "d_model": 8, "d_ff": 8, "num_heads": 2, "dropout": 0.0}
     config = TransformerConfig.for_tokenizers("tiny", *tokenizers, **{**sizes, **fields})
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(seed)
     model = Transformer(config)
-    disturb(model, 1)
+    disturb(model, seed)
     return Translator(model, *tokenizers)
 
 
 @pytest.fixture(scope="module")
 def translator(tokenizers):
-    """A model whose outputs end by themselves for some texts and are cut for others."""
-    translator = make_translator(tokenizers, output_bias=True, embedding_scale=False)
-    model, config = translator.model, translator.config
-    bias = model.output_bias.numpy()
-    rows = translator._rows(translator.source, TEXTS, "texts")
-    sources = np.zeros((len(rows), max(map(len, rows))), "int32")
-    for row, ids in zip(sources, rows, strict=True):
-        row[: len(ids)] = ids
-    bias[config.eos_id] = -50
-    model.output_bias.assign(bias)
-    outputs = reference.predict(lambda s, t: model((s, t)), sources, config, [4] * len(rows))
-    logits = np.array(model((sources, outputs)))
-    bias[config.eos_id] += np.quantile(logits.max(axis=-1) - logits[..., config.eos_id], 0.3)
-    model.output_bias.assign(bias)
+    """A random model whose outputs differ: some end by themselves, early or late, some are cut."""
+    options = {"output_bias": True, "embedding_scale": False, "norm_first": True}
+    translator = make_translator(tokenizers, 6, final_norm=False, **options)
+    for weight in translator.model.weights:
+        if "cross_attention" in weight.path:
+            weight.assign(weight.numpy() * 3)
+    bias = translator.model.output_bias.numpy()
+    bias[translator.config.eos_id] += 3
+    translator.model.output_bias.assign(bias)
     return translator
 
 
@@ -67,8 +71,9 @@ def test_each_text_gets_its_own_hypothesis_in_the_order_given(translator):
     assert all(isinstance(hypotheses[0], Hypothesis) for hypotheses in found)
     again = translator.translate(TEXTS[::-1])[::-1]
     assert close(found, again)
-    assert len({hypotheses[0].text for hypotheses in found}) > 1
+    assert len({hypotheses[0].text for hypotheses in found}) == len(TEXTS)
     assert {hypotheses[0].finished for hypotheses in found} == {True, False}
+    assert len({len(hypotheses[0].tokens) for hypotheses in found}) > 4
 
 
 def test_promise_2_the_batch_size_changes_nothing(translator):
@@ -79,15 +84,14 @@ def test_promise_2_the_batch_size_changes_nothing(translator):
         assert close(translator.translate([text]), [hypotheses])
 
 
-def test_promise_3_the_output_is_the_papers_plain_loop(translator):
-    config = translator.config
-    for text, [hypothesis] in zip(TEXTS, translator.translate(TEXTS), strict=True):
-        source = np.array([[*translator.source.encode([text])[0], config.eos_id]])
-        ids = reference.predict(
-            lambda s, t: translator.model((s, t)), source, config, [source.shape[1] + 50]
-        ) if hypothesis.finished else None  # fmt: skip
-        if ids is not None:
-            assert ids[0].tolist() == ids_of(hypothesis, config)
+def test_promise_3_the_output_is_that_of_the_papers_plain_loop(translator):
+    ids = ((None, None), "int32")
+    forward = backend.compile(lambda s, t: translator.model((s, t)), [ids, ids])
+    found = translator.translate(TEXTS, max_decoding_length=12)
+    for text, [hypothesis] in zip(TEXTS, found, strict=True):
+        source = np.array([translator._rows(translator.source, [text], "texts")[0]])
+        expected = reference.predict(forward, source, translator.config, [12])
+        assert expected[0].tolist() == ids_of(hypothesis, translator.config)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
@@ -163,7 +167,8 @@ def test_one_text_instead_of_a_list_is_refused(translator):
 
 
 @pytest.mark.parametrize(
-    "options", [{"beam_size": 4}, {"num_hypotheses": 2}, {"beam_size": 0}, {"max_decoding_length": 0}]
+    "options",
+    [{"beam_size": 4}, {"num_hypotheses": 2}, {"beam_size": 0}, {"max_decoding_length": 0}],
 )
 def test_options_that_greedy_search_cannot_honour_are_refused(translator, options):
     name, value = next(iter(options.items()))
@@ -209,26 +214,14 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizers):
         Translator(Transformer(config), source, target)
 
 
-def test_search_is_traced_once_for_all_sizes_and_options(translator, monkeypatch):
-    traces = []
-    compile_once = backend.compile
-
-    def counted(function, signature):
-        def inner(*arguments):
-            traces.append(1)
-            return function(*arguments)
-
-        return compile_once(inner, signature)
-
-    monkeypatch.setattr(backend, "compile", counted)
-    fresh = Translator(translator.model, translator.source, translator.target)
-    for texts, options in (
-        (["a"], {}),
-        (TEXTS, {"max_decoding_length": 2}),
-        (TEXTS, {"length_penalty": 1.0}),
-    ):
-        fresh.translate(texts, **options)
-    assert len(traces) <= 2  # TensorFlow may trace a body a second time for its shapes
+def test_one_trace_serves_all_sizes_and_options(translator):
+    translator.translate(["a"])
+    compiled = translator._search
+    before = compiled.experimental_get_tracing_count()
+    translator.translate(TEXTS, max_decoding_length=2)
+    translator.translate(TEXTS[:3], length_penalty=1.0)
+    assert translator._search is compiled
+    assert compiled.experimental_get_tracing_count() == before == 1
 
 
 def test_a_run_folder_loads_as_a_translator(tiny_run):

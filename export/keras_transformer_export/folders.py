@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from keras_transformer.files import current_umask, flush_folder
+
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
@@ -26,11 +28,11 @@ def written_aside(folder: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         # mkdtemp makes folders for the owner only; a bundle is shared like any other folder.
-        aside.chmod(0o777 & ~_current_umask())
+        aside.chmod(0o777 & ~current_umask())
         yield aside
         _flush(aside)
         _put_in_place(aside, folder)
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -63,23 +65,7 @@ def _exchange(one: Path, other: Path) -> bool:
 def _flush(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():
-            _flush_folder(path)
+            flush_folder(path)
         else:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

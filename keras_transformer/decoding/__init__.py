@@ -3,4 +3,3 @@
 from keras_transformer import backend
 
 backend.start()
-

@@ -129,9 +129,7 @@ class Decoder(Stack):
     def step(self, x, cache, memory):
         """Decode one position: rows `[R, D]`, cache, `Memory` -> rows `[R, D]`, grown cache."""
         grown = []
-        for layer, layer_cache, projected in zip(
-            self.layers, cache, memory.projected, strict=True
-        ):
+        for layer, layer_cache, projected in zip(self.layers, cache, memory.projected, strict=True):
             x, layer_cache = layer.step(x, layer_cache, projected, memory.attention_mask)
             grown.append(layer_cache)
         return self._finish(x), tuple(grown)

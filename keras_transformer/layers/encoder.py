@@ -48,7 +48,11 @@ class TransformerLayer(layers.Layer):
         self.norm_first = norm_first
         self.layer_norm_epsilon = layer_norm_epsilon
         self.feed_forward = FeedForward(
-            d_ff, self.activation, feed_forward_dropout, name="feed_forward", dtype=self.dtype_policy
+            d_ff,
+            self.activation,
+            feed_forward_dropout,
+            name="feed_forward",
+            dtype=self.dtype_policy,
         )
         self.sublayer_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
 
@@ -69,7 +73,7 @@ class TransformerLayer(layers.Layer):
         )
 
     def _sublayer(self, x, norm, sublayer, training=None):
-        """x + dropout(sublayer(x)), normalised before or after."""
+        """X + dropout(sublayer(x)), normalised before or after."""
         if self.norm_first:
             return x + self.sublayer_dropout(sublayer(norm(x)), training=training)
         return norm(x + self.sublayer_dropout(sublayer(x), training=training))
@@ -173,8 +177,12 @@ class Stack(layers.Layer):
 
     def get_config(self):
         config = self.layers[0].get_config()
-        return {**config, **super().get_config(), "num_layers": self.num_layers,
-                "final_norm": self.final_norm}
+        return {
+            **config,
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "final_norm": self.final_norm,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

@@ -42,8 +42,7 @@ def sinusoidal_positions(length, d_model, layout="interleaved"):
     """
     if d_model < 2 or d_model % 2:
         raise ValueError(
-            "d_model must be even: sines and cosines come in pairs. "
-            f"Received: d_model={d_model}"
+            f"d_model must be even: sines and cosines come in pairs. Received: d_model={d_model}"
         )
     if length < 0:
         raise ValueError(f"length must be 0 or more positions. Received: length={length}")
@@ -100,8 +99,7 @@ class PositionalEmbedding(layers.Layer):
             )
         elif self.d_model % 2:
             raise ValueError(
-                "d_model must be even for sinusoidal positions. "
-                f"Received: d_model={self.d_model}"
+                f"d_model must be even for sinusoidal positions. Received: d_model={self.d_model}"
             )
         self.built = True
 
@@ -116,11 +114,7 @@ class PositionalEmbedding(layers.Layer):
         return x + self._encode(ops.reshape(step, (1,)))
 
     def _check(self, length):
-        if (
-            self.positions == "learned"
-            and isinstance(length, int)
-            and length > self.max_positions
-        ):
+        if self.positions == "learned" and isinstance(length, int) and length > self.max_positions:
             raise ValueError(
                 f"The sequence must have at most max_positions={self.max_positions} tokens, "
                 "because its positions are learned. Cut it, raise max_positions and train "

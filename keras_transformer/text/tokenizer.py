@@ -4,11 +4,11 @@
 # pyright: reportUnnecessaryIsInstance=false
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_transformer.files import replacing
 from keras_transformer.text.protobuf import fields
 from keras_transformer.text.sentencepiece_training import (
     ModelType,
@@ -134,19 +134,8 @@ class Tokenizer:
         Raises:
             OSError: when it cannot be written; a file of that name is then left as it was.
         """
-        path = Path(path)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self._serialized)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp makes files for the owner only; a model file is shared like any other.
-            os.chmod(aside, 0o666 & ~_current_umask())
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with replacing(path) as aside:
+            aside.write_bytes(self._serialized)
 
     @property
     def serialized(self) -> bytes:
@@ -310,9 +299,3 @@ def _missing_part(serialized: bytes) -> str | None:
 
 def _size(value: object) -> str:
     return f"{len(value)} bytes" if hasattr(value, "__len__") else repr(value)  # type: ignore[arg-type]
-
-
-def _current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

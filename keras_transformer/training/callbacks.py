@@ -12,7 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from keras_transformer.training.checkpoints import Progress, replacing, save_checkpoint
+from keras_transformer.files import replacing
+from keras_transformer.training.checkpoints import Progress, save_checkpoint
+
+__all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt"]
 
 
 class StopAt(keras.callbacks.Callback):

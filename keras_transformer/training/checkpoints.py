@@ -6,15 +6,14 @@ resumed run could not equal an uninterrupted one.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_transformer.files import replacing
 
 KEPT = 2
 
@@ -26,27 +25,6 @@ class Progress:
     step: int
     seconds: float
     best: float | None
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; moved over `path` only when it is whole on disk.
-
-    A full disk, an exception or a kill leaves what was at `path` before.
-    """
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield aside
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def state_variables(model: Any) -> list[Any]:
@@ -62,9 +40,7 @@ def save_checkpoint(folder: Path, model: Any, progress: Progress) -> Path:
         OSError: the disk is full or the folder not writable; earlier checkpoints stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        f"{i:05d}": np.asarray(variable) for i, variable in enumerate(state_variables(model))
-    }
+    arrays = {f"{i:05d}": np.asarray(variable) for i, variable in enumerate(state_variables(model))}
     arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), "uint8")
     path = folder / f"step-{progress.step:09d}.npz"
     with replacing(path) as aside:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+__all__ = ["SmoothedCrossEntropy", "token_cross_entropy"]
+
 
 def token_cross_entropy(target_out, logits, label_smoothing=0.0):
     """Return -sum_k q(k) log p(k) for each position, without building the one-hot target.

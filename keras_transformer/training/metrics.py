@@ -5,6 +5,8 @@ from keras import ops
 
 from keras_transformer.training.losses import position_weights, token_cross_entropy
 
+__all__ = ["Perplexity", "TokenAccuracy"]
+
 
 class _TokenMean(keras.metrics.Mean):
     """Mean of a value for each target position, padding left out."""

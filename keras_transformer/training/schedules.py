@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+__all__ = ["InverseSquareRoot"]
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
@@ -28,8 +30,7 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, warmup_steps, peak=None, d_model=None):
         if (peak is None) == (d_model is None):
             raise ValueError(
-                "Give exactly one of peak and d_model. "
-                f"Received: peak={peak}, d_model={d_model}"
+                f"Give exactly one of peak and d_model. Received: peak={peak}, d_model={d_model}"
             )
         if warmup_steps < 1:
             raise ValueError(f"warmup_steps must be 1 or more. Received: {warmup_steps=}")

@@ -181,9 +181,7 @@ def _fit(
         keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
     ]
     if training.schedule == "cosine":
-        callbacks.append(
-            CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps)
-        )
+        callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
     model.fit(
         batches,
         validation_data=validation,

@@ -19,7 +19,10 @@ def run(step, start, limits, cache=(), **options):
     start, limits = np.array(start, "int32"), np.array(limits, "int32")
     settings = {"vocab_size": SIZE, "eos_id": END, "pad_id": PAD, **options}
     state = greedy(step, start, limits, cache, **settings)
-    return {field: np.asarray(getattr(state, field)) for field in ("ids", "lengths", "log_probs", "finished")}
+    return {
+        field: np.asarray(getattr(state, field))
+        for field in ("ids", "lengths", "log_probs", "finished")
+    }
 
 
 def scripted(*rows):

@@ -70,7 +70,7 @@ with folders.written_aside(folder) as aside:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize(
     ("moment", "expected"),
-    [("while writing", "old"), ("_put_in_place", "old"), ("_flush_folder", "old or new")],
+    [("while writing", "old"), ("_put_in_place", "old"), ("flush_folder", "old or new")],
 )
 def test_a_kill_leaves_the_old_folder_or_the_new(tmp_path, moment, expected):
     write(tmp_path / "bundle", "old")

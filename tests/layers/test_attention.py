@@ -163,7 +163,9 @@ def test_the_future_does_not_leak():
     for step in range(1, 6):
         changed = x.copy()
         changed[:, step:] = 1e3 * normal(2, 6 - step, 8, seed=step)
-        np.testing.assert_allclose(np.asarray(layer(changed))[:, :step], before[:, :step], atol=1e-6)
+        np.testing.assert_allclose(
+            np.asarray(layer(changed))[:, :step], before[:, :step], atol=1e-6
+        )
     assert np.abs(np.triu(layer.return_scores(x), k=1)).max() == 0
 
 

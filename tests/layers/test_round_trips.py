@@ -122,7 +122,9 @@ def test_every_weight_learns(name):
     model = as_model(layer, inputs)
     model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
     before = model.get_weights()
-    model.train_on_batch(list(inputs), 10 * np.random.default_rng(5).normal(size=layer(*inputs).shape))
+    model.train_on_batch(
+        list(inputs), 10 * np.random.default_rng(5).normal(size=layer(*inputs).shape)
+    )
     for old, weight in zip(before, model.weights, strict=True):
         # A bias of every key adds the same to all scores of a query, which a softmax ignores.
         if not weight.path.endswith("key/bias"):

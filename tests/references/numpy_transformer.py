@@ -91,20 +91,29 @@ def _embed(embedding, positions, ids, config):
 def _encoder_layer(layer, x, allowed, config):
     maps = self_attention_maps(layer.self_attention)
     x = _residual(
-        x, layer.self_attention_norm, config, lambda x: multi_head(x, x, allowed, maps, config.num_heads)
+        x,
+        layer.self_attention_norm,
+        config,
+        lambda x: multi_head(x, x, allowed, maps, config.num_heads),
     )
     return _residual(x, layer.feed_forward_norm, config, lambda x: _feed_forward(layer, x, config))
 
 
 def _decoder_layer(layer, y, memory, allowed, config):
-    own, cross = self_attention_maps(layer.self_attention), cross_attention_maps(layer.cross_attention)
+    own, cross = (
+        self_attention_maps(layer.self_attention),
+        cross_attention_maps(layer.cross_attention),
+    )
     causal = np.tril(np.ones((len(y), len(y)), bool))
     heads = config.num_heads
     y = _residual(
         y, layer.self_attention_norm, config, lambda y: multi_head(y, y, causal, own, heads)
     )
     y = _residual(
-        y, layer.cross_attention_norm, config, lambda y: multi_head(y, memory, allowed, cross, heads)
+        y,
+        layer.cross_attention_norm,
+        config,
+        lambda y: multi_head(y, memory, allowed, cross, heads),
     )
     return _residual(y, layer.feed_forward_norm, config, lambda y: _feed_forward(layer, y, config))
 

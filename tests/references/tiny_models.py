@@ -76,7 +76,9 @@ def assert_close(found, expected, tolerance=1e-5):
 def random_ids(config, lengths, vocab_size, seed=0, *, start=None, end=None):
     """Rows of ordinary ids of the given lengths, padded; the first or last id may be set."""
     generator = np.random.default_rng(seed)
-    ordinary = [i for i in range(vocab_size) if i not in (config.pad_id, config.bos_id, config.eos_id)]
+    ordinary = [
+        i for i in range(vocab_size) if i not in (config.pad_id, config.bos_id, config.eos_id)
+    ]
     ids = np.full((len(lengths), max(lengths)), config.pad_id, "int32")
     for row, length in zip(ids, lengths, strict=True):
         row[:length] = generator.choice(ordinary, length)

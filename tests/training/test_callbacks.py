@@ -1,4 +1,5 @@
 import io
+import math
 import os
 import re
 import signal
@@ -9,7 +10,12 @@ import pytest
 from rich.console import Console
 from tiny_models import source_ids, target_ids, tiny_model
 
-from keras_transformer.training.callbacks import KeepCheckpoints, ProgressLine, StopAt
+from keras_transformer.training.callbacks import (
+    CosineToTheEnd,
+    KeepCheckpoints,
+    ProgressLine,
+    StopAt,
+)
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import TokenAccuracy
 
@@ -105,6 +111,26 @@ def test_the_second_ctrl_c_ends_it_at_once(model):
             fit(model, [At(2, twice), StopAt(max_steps=100)])
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def test_the_cosine_warms_up_and_ends_at_zero_with_the_last_step(model):
+    rates = []
+    stop = StopAt(max_steps=8)
+    cosine = CosineToTheEnd(stop, peak=0.1, warmup_steps=2)
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_: rates.append(float(model.optimizer.learning_rate))
+    )
+    fit(model, [stop, cosine, record], epochs=2)
+    expected = [
+        0.1 * min(1, step / 2) * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(1, 9)
+    ]
+    np.testing.assert_allclose(rates, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_cosine_ends_at_zero_with_the_last_minute(model):
+    stop = StopAt(max_steps=10**6, max_minutes=1, seconds_before=59.999)
+    fit(model, [CosineToTheEnd(stop, peak=0.1, warmup_steps=1), stop])
+    assert float(model.optimizer.learning_rate) < 1e-6
 
 
 def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path):

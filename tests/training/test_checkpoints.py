@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.files import replacing
 from keras_transformer.training.checkpoints import (
     Progress,
-    replacing,
     restore_checkpoint,
     save_checkpoint,
     state_variables,
@@ -84,7 +84,10 @@ def test_the_newest_two_are_kept(tmp_path):
     model = compiled()
     for step in (5, 10, 100, 1000):
         save_checkpoint(tmp_path, model, Progress(step, 0.0, None))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000100.npz", "step-000001000.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-000000100.npz",
+        "step-000001000.npz",
+    ]
     assert restore_checkpoint(tmp_path, model)[0].step == 1000
 
 

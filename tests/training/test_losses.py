@@ -30,7 +30,9 @@ def test_worked_numbers():
     logits = np.log(np.array([[[0.5, 0.25, 0.25]]], "float32"))
     targets = np.array([[0]])
     assert float(token_cross_entropy(targets, logits)[0, 0]) == pytest.approx(math.log(2))
-    assert float(token_cross_entropy(targets, logits, 0.3)[0, 0]) == pytest.approx(1.2 * math.log(2))
+    assert float(token_cross_entropy(targets, logits, 0.3)[0, 0]) == pytest.approx(
+        1.2 * math.log(2)
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
@@ -47,7 +49,9 @@ def test_the_loss_is_the_mean_over_real_positions(smoothing):
     targets[0, 3:], targets[2, :] = 0, 0  # the last row is all padding
     real = targets != 0
     expected = reference(targets, logits, smoothing)[real].mean()
-    assert float(SmoothedCrossEntropy(smoothing)(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(SmoothedCrossEntropy(smoothing)(targets, logits)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_more_padding_and_empty_rows_change_neither_loss_nor_gradient():
@@ -79,7 +83,9 @@ def test_another_pad_id():
     real = targets != 4
     assert not real.all()
     expected = reference(targets, logits, 0.1)[real].mean()
-    assert float(SmoothedCrossEntropy(0.1, pad_id=4)(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(SmoothedCrossEntropy(0.1, pad_id=4)(targets, logits)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_the_perfect_answer_of_a_smoothed_loss_is_the_entropy():
@@ -103,7 +109,9 @@ def test_sample_weights_of_rows_or_of_positions(shape):
     targets, logits = example(rows=5, length=5)  # square, where a wrong broadcast is silent
     targets[1, 2:] = 0
     weights = np.random.default_rng(1).random(5 if shape == "rows" else (5, 5)).astype("float32")
-    every = np.broadcast_to(weights[:, None] if shape == "rows" else weights, (5, 5)) * (targets != 0)
+    every = np.broadcast_to(weights[:, None] if shape == "rows" else weights, (5, 5)) * (
+        targets != 0
+    )
     expected = (reference(targets, logits, 0.1) * every).sum() / every.sum()
     loss = SmoothedCrossEntropy(0.1)
     assert float(loss(targets, logits, sample_weight=weights)) == pytest.approx(expected, rel=1e-5)
