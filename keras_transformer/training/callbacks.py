@@ -181,7 +181,7 @@ class ProgressLine(keras.callbacks.Callback):
         if now - self._shown > 0.5:
             self._shown = now
             speed = self.model.tokens_seen / (now - self._epoch_began)
-            text = f"{self._place()}/{self.stop.max_steps:,}  loss {logs['loss']:.3f}"
+            text = f"{self._place()}/{self.stop.max_steps:,}  loss {(logs or {})['loss']:.3f}"
             self._live.update(f"{text}  {speed:,.0f} target tokens/s", refresh=True)
 
     def on_epoch_end(self, epoch, logs=None):
