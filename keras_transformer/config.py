@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -375,7 +375,7 @@ class RunConfig(Settings):
             ValueError: not readable, not YAML, an unknown key or a value out of range.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -383,7 +383,7 @@ class RunConfig(Settings):
         if not isinstance(values, dict):
             raise ValueError(f"{path}: must hold sections such as 'data:' and 'training:'.")
         try:
-            return cls(**values)
+            return cls(**cast("dict[str, Any]", values))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
 

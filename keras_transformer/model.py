@@ -40,10 +40,9 @@ class Transformer(keras.Model):
 
     def __init__(self, config, **kwargs):
         super().__init__(**kwargs)
-        self.config = (
-            config if isinstance(config, TransformerConfig) else TransformerConfig(**config)
-        )
-        config = self.config
+        if not isinstance(config, TransformerConfig):
+            config = TransformerConfig(**dict(config))
+        self.config = config
         dtype = self.dtype_policy
 
         def embedding(vocab_size, name):
@@ -131,6 +130,7 @@ class Transformer(keras.Model):
             target_in: `[B, T]`, beginning with the start id.
             memory: `[B, S, D]` from `encode`.
             memory_mask: boolean `[B, 1, S]` from `source_mask`.
+            training: whether dropout is on.
         """
         x = self.target_positions(self.token_embedding(target_in))
         x = self.embedding_dropout(x, training=training)

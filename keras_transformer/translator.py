@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,8 +136,6 @@ class Translator:
         self.recipe = recipe
         self._check_fit("source", source, self.config.source_vocab_size)
         self._check_fit("target", target, self.config.target_vocab_size)
-        self._search: Callable[..., Any] | None = None
-        self._token_log_probs: Callable[..., Any] | None = None
 
     def _check_fit(self, side: str, tokenizer: Tokenizer, vocab_size: int) -> None:
         if tokenizer.vocab_size > vocab_size:
@@ -220,12 +219,7 @@ class Translator:
 
     def search(self, source_ids, max_decoding_length=None, length_penalty=0.6) -> SearchResult:
         """Decode ids `[B, S]` with the compiled search; NumPy arrays come back."""
-        if self._search is None:
-            self._search = backend.compile(
-                lambda ids, limit, alpha: generate(self.model, ids, limit, alpha),
-                [((None, None), "int32"), ((), "int32"), ((), "float32")],
-            )
-        found = self._search(
+        found = self._compiled_search(
             np.asarray(source_ids, "int32"),
             np.int32(max_decoding_length or 0),
             np.float32(length_penalty),
@@ -260,17 +254,26 @@ class Translator:
         batch_size: int = 64,
     ) -> np.ndarray:
         """Return log p(target | source) of ids that include their end symbol, `[B]`."""
-        if self._token_log_probs is None:
-            self._token_log_probs = backend.compile(self._log_probs, [((None, None), "int32")] * 3)
         scores = np.zeros(len(source_rows), "float32")
         for indices in batches_by_length(list(map(len, target_rows)), batch_size):
             source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)
             target_out = pad_rows([target_rows[i] for i in indices], -1)
             target_in = np.roll(np.where(target_out < 0, self.config.pad_id, target_out), 1, 1)
             target_in[:, 0] = self.config.start_id
-            log_probs = np.asarray(self._token_log_probs(source_ids, target_in, target_out))
+            log_probs = np.asarray(self._compiled_log_probs(source_ids, target_in, target_out))
             scores[indices] = np.where(target_out < 0, 0, log_probs).sum(axis=1)
         return scores
+
+    @functools.cached_property
+    def _compiled_search(self) -> Any:
+        return backend.compile(
+            lambda ids, limit, alpha: generate(self.model, ids, limit, alpha),
+            [((None, None), "int32"), ((), "int32"), ((), "float32")],
+        )
+
+    @functools.cached_property
+    def _compiled_log_probs(self) -> Any:
+        return backend.compile(self._log_probs, [((None, None), "int32")] * 3)
 
     def _log_probs(self, source_ids, target_in, target_out):
         log_probs = ops.log_softmax(self.model((source_ids, target_in)), axis=-1)
@@ -279,7 +282,7 @@ class Translator:
 
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:
         """Ids of each text and the end symbol."""
-        rows = [row + [self.config.eos_id] for row in tokenizer.encode(texts)]
+        rows = [[*row, self.config.eos_id] for row in tokenizer.encode(texts)]
         if self.config.positions == "learned":
             for index, row in enumerate(rows):
                 if len(row) > self.config.max_positions:

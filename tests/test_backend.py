@@ -70,7 +70,7 @@ def test_compile_says_that_it_needs_the_tensorflow_backend(monkeypatch):
     import keras
 
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(NotImplementedError, match="KERAS_BACKEND=tensorflow.*backend='jax'"):
+    with pytest.raises(NotImplementedError, match=r"KERAS_BACKEND=tensorflow.*backend='jax'"):
         backend.compile(lambda x: x, [])
 
 

@@ -70,7 +70,7 @@ def test_the_start_and_the_banned_ids_follow_the_special_ids():
 
 
 def test_a_config_cannot_be_changed_in_place():
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match=r"frozen"):
         tiny_config().d_model = 3
 
 
@@ -133,7 +133,7 @@ def test_every_fault_is_named_at_once():
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="preset: unknown name. Did you mean 'small'?"):
+    with pytest.raises(ValueError, match=r"preset: unknown name. Did you mean 'small'?"):
         TransformerConfig.preset("smal", **VOCABULARIES)
 
 
@@ -266,5 +266,5 @@ def test_every_recipe_of_the_package_is_whole_and_named_after_its_file(name):
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean 'reverse'"):
+    with pytest.raises(ValueError, match=r"Did you mean 'reverse'"):
         find_recipe("revers")

@@ -196,13 +196,13 @@ def test_ids_outside_the_vocabulary_are_refused(sources, targets, message):
 
 
 def test_one_input_instead_of_two_is_refused():
-    with pytest.raises(ValueError, match="must be a pair"):
+    with pytest.raises(ValueError, match=r"must be a pair"):
         tiny_model()(np.array([[4, 3]]))
 
 
 def test_learned_positions_say_their_limit():
     model = tiny_model(positions="learned", max_positions=4)
-    with pytest.raises(ValueError, match="at most max_positions=4 tokens"):
+    with pytest.raises(ValueError, match=r"at most max_positions=4 tokens"):
         model(batch(model, (5,), (2,)))
 
 

@@ -65,26 +65,26 @@ def test_every_changed_field_is_named(tmp_path):
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="must be a new folder or a training run"):
+    with pytest.raises(ValueError, match=r"must be a new folder or a training run"):
         RunFolder.create(tmp_path, recipe())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_opening_what_is_no_run_says_what_to_do(name, tmp_path):
-    with pytest.raises(ValueError, match="must be the folder of a training run.*train RECIPE"):
+    with pytest.raises(ValueError, match=r"must be the folder of a training run.*train RECIPE"):
         RunFolder.open(tmp_path / name)
 
 
 def test_a_missing_or_damaged_best_model_is_refused_by_name(tmp_path):
     run = RunFolder.create(tmp_path, recipe())
-    with pytest.raises(ValueError, match="best.keras is missing: train this run further"):
+    with pytest.raises(ValueError, match=r"best.keras is missing: train this run further"):
         run.load_best_model()
     (tmp_path / "best.keras").write_bytes(b"PK\x03\x04 and then nothing")
-    with pytest.raises(ValueError, match="best.keras is damaged"):
+    with pytest.raises(ValueError, match=r"best.keras is damaged"):
         run.load_best_model()
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "best.keras")
-    with pytest.raises(ValueError, match="best.keras must hold a Transformer.*Sequential"):
+    with pytest.raises(ValueError, match=r"best.keras must hold a Transformer.*Sequential"):
         run.load_best_model()
 
 

@@ -121,7 +121,7 @@ def test_scores_are_sums_of_log_softmax(translator):
 
 
 def test_score_needs_as_many_targets_as_sources(translator):
-    with pytest.raises(ValueError, match="equally many.*2 sources, 1 targets"):
+    with pytest.raises(ValueError, match=r"equally many.*2 sources, 1 targets"):
         translator.score(["a", "b"], ["c"])
 
 
@@ -162,7 +162,7 @@ def test_texts_with_nul_or_lone_surrogates_are_refused_with_their_index(translat
 
 
 def test_one_text_instead_of_a_list_is_refused(translator):
-    with pytest.raises(ValueError, match="Received"):
+    with pytest.raises(ValueError, match=r"Received"):
         translator.translate("a dog")
 
 
@@ -210,7 +210,7 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizers):
     with pytest.raises(ValueError, match=f"target tokenizer must fit.*{source.vocab_size} pieces"):
         Translator(model, source, source)
     config = model.config.model_copy(update={"eos_id": 4})
-    with pytest.raises(ValueError, match="must agree on eos_id. Received: 3 and 4"):
+    with pytest.raises(ValueError, match=r"must agree on eos_id. Received: 3 and 4"):
         Translator(Transformer(config), source, target)
 
 

@@ -332,6 +332,7 @@ class CrossAttention(MultiHeadAttention):
         `attention_mask` is boolean `[R, 1, S]`. Returns rows `[R, D]`.
         """
         query = ops.reshape(self.query_projection(x), (-1, self.num_heads, 1, self.key_size))
-        context = self.attend(query, *projected, attention_mask)
+        prepared_key, value = projected
+        context = self.attend(query, prepared_key, value, attention_mask)
         rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
         return self.output_projection(rows)

@@ -44,7 +44,7 @@ class TokenEmbedding(layers.Layer):
         return vectors * self.d_model**0.5 if self.scale else vectors
 
     def project(self, rows):
-        """Return logits `[R, V]` of rows `[R, D]` with the same matrix, transposed (section 3.4)."""
+        """Return logits `[R, V]` of rows `[R, D]` by the same matrix, transposed (section 3.4)."""
         table = ops.cast(self.embeddings, self.compute_dtype)
         return ops.matmul(rows, ops.transpose(table))
 

@@ -60,7 +60,7 @@ def test_learned_positions_say_their_limit():
     layer = PositionalEmbedding("learned", max_positions=5)
     layer.build((None, None, 4))
     layer(np.zeros((1, 5, 4), "float32"))
-    with pytest.raises(ValueError, match="at most max_positions=5 tokens"):
+    with pytest.raises(ValueError, match=r"at most max_positions=5 tokens"):
         layer(np.zeros((1, 6, 4), "float32"))
 
 

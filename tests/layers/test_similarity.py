@@ -65,5 +65,5 @@ def test_an_unknown_similarity_is_refused_with_the_known_names():
 
 
 def test_an_object_without_prepare_key_is_refused():
-    with pytest.raises(ValueError, match="prepare_key"):
+    with pytest.raises(ValueError, match=r"prepare_key"):
         MultiHeadAttention(num_heads=2, similarity=keras.layers.Dense(3))

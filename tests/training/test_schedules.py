@@ -42,7 +42,7 @@ def test_round_trip_inside_an_optimizer(options):
 
 def test_exactly_one_of_peak_and_d_model_is_wanted():
     for wrong in ({}, {"peak": 0.1, "d_model": 8}):
-        with pytest.raises(ValueError, match="exactly one of peak and d_model"):
+        with pytest.raises(ValueError, match=r"exactly one of peak and d_model"):
             InverseSquareRoot(warmup_steps=4, **wrong)
-    with pytest.raises(ValueError, match="warmup_steps must be 1 or more.*warmup_steps=0"):
+    with pytest.raises(ValueError, match=r"warmup_steps must be 1 or more.*warmup_steps=0"):
         InverseSquareRoot(warmup_steps=0, peak=0.1)

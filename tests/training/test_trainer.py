@@ -127,13 +127,13 @@ def restore_step(result):
 
 def test_a_changed_recipe_is_refused_before_anything_is_touched(tiny_run, tiny_recipe):
     before = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="training.batch_tokens was 64, is 128"):
+    with pytest.raises(ValueError, match=r"training.batch_tokens was 64, is 128"):
         run(tiny_recipe, tiny_run.path, batch_tokens=128)
     assert {p: p.read_bytes() for p in tiny_run.path.rglob("*") if p.is_file()} == before
 
 
 def test_a_loss_that_is_not_a_number_is_an_error_with_advice(tiny_recipe, tmp_path):
-    with pytest.raises(ValueError, match="not a number.*peak_learning_rate"):
+    with pytest.raises(ValueError, match=r"not a number.*peak_learning_rate"):
         run(tiny_recipe, tmp_path, peak_learning_rate=1e30, max_steps=2, evaluate_every=2)
 
 
