@@ -252,7 +252,7 @@ def test_a_config_may_be_a_dict():
 
 @pytest.fixture(scope="module")
 def compiled():
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     metrics = [TokenAccuracy(), Perplexity()]
     model.compile("adam", SmoothedCrossEntropy(0.1), metrics=metrics, run_eagerly=True)
     return model
@@ -280,7 +280,7 @@ def test_evaluate_gives_the_same_for_every_batch_size(compiled):
 
 
 def test_training_and_saving_by_kerass_own_methods(tmp_path):
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     sources, targets = batch(model)
     outputs = np.roll(targets, -1, axis=1)
     model.compile(keras.optimizers.Adam(0.03), SmoothedCrossEntropy(0.0), metrics=[TokenAccuracy()])
@@ -299,7 +299,7 @@ def test_training_and_saving_by_kerass_own_methods(tmp_path):
 
 
 def test_kerass_own_losses_and_metrics_train_it_too():
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     sources, targets = batch(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
@@ -312,7 +312,7 @@ def test_kerass_own_losses_and_metrics_train_it_too():
 
 
 def test_kerass_own_export_writes_a_saved_model_for_any_size(tmp_path):
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     model.export(tmp_path / "saved", verbose=False)
     serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     for lengths in ([(5, 2), (4, 6)], [(1,), (1,)], [(9, 9, 3), (2, 1, 2)]):
@@ -325,7 +325,7 @@ def test_kerass_own_export_writes_a_saved_model_for_any_size(tmp_path):
 def test_kerass_own_export_writes_an_onnx_file_for_any_size(tmp_path):
     import onnxruntime
 
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(
         tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
@@ -339,7 +339,7 @@ def test_kerass_own_export_writes_an_onnx_file_for_any_size(tmp_path):
 def test_same_seed_gives_the_same_model_and_the_same_training():
     runs = []
     for _ in range(2):
-        model = tiny_model(seed=3, dropout=0.2, num_encoder_layers=1, num_decoder_layers=1)
+        model = tiny_model(seed=3, dropout=0.2)
         sources, targets = batch(model)
         model.compile("adam", SmoothedCrossEntropy(0.1), run_eagerly=True)
         history = model.fit((sources, targets), targets, batch_size=2, epochs=1, verbose=0)

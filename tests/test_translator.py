@@ -62,7 +62,7 @@ def close(first, second):
     same = [(a[0].text, a[0].tokens, a[0].finished) == (b[0].text, b[0].tokens, b[0].finished)
             for a, b in zip(first, second, strict=True)]  # fmt: skip
     scores = [[pair[0].score for pair in side] for side in (first, second)]
-    return all(same) and np.allclose(*scores, rtol=1e-5, atol=1e-6)
+    return all(same) and np.allclose(*scores, rtol=1e-4, atol=1e-5)
 
 
 def test_each_text_gets_its_own_hypothesis_in_the_order_given(translator):
@@ -102,7 +102,7 @@ def test_promise_3_scores_are_those_of_the_full_model_over_the_length_penalty(tr
     log_probs = translator.score_ids(sources, targets)
     penalties = [((5 + len(ids)) / 6) ** alpha for ids in targets]
     np.testing.assert_allclose(
-        [hypothesis.score for hypothesis in found], log_probs / penalties, rtol=1e-4
+        [hypothesis.score for hypothesis in found], log_probs / penalties, rtol=1e-4, atol=1e-5
     )
 
 
@@ -216,11 +216,11 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizers):
 
 def test_one_trace_serves_all_sizes_and_options(translator):
     translator.translate(["a"])
-    compiled = translator._search
+    compiled = translator._compiled_search
     before = compiled.experimental_get_tracing_count()
     translator.translate(TEXTS, max_decoding_length=2)
     translator.translate(TEXTS[:3], length_penalty=1.0)
-    assert translator._search is compiled
+    assert translator._compiled_search is compiled
     assert compiled.experimental_get_tracing_count() == before == 1
 
 

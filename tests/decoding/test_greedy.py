@@ -151,7 +151,7 @@ def compiled_forward(model):
     ],
 )
 def test_promise_3_greedy_with_the_cache_equals_the_papers_plain_loop(seed, fields):
-    fields = {"output_bias": True, "num_decoder_layers": 1, "embedding_scale": False, **fields}
+    fields = {"output_bias": True, "embedding_scale": False, **fields}
     model = tiny_model(seed, **fields)
     forward, search = compiled_forward(model), decoder(model)
     endings = set()
@@ -170,7 +170,7 @@ def test_promise_3_greedy_with_the_cache_equals_the_papers_plain_loop(seed, fiel
 
 
 def test_promise_2_a_batch_gives_each_row_what_it_gets_alone():
-    model = tiny_model(4, output_bias=True, num_decoder_layers=1)
+    model = tiny_model(4, output_bias=True)
     steer_to_the_end(model, compiled_forward(model), 0.3)
     search = decoder(model)
     sources = source_ids(model.config, LENGTHS)
@@ -185,7 +185,7 @@ def test_promise_2_a_batch_gives_each_row_what_it_gets_alone():
 
 
 def test_eager_search_equals_compiled_search():
-    model = tiny_model(5, output_bias=True, num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model(5, output_bias=True)
     sources = source_ids(model.config, (3, 2))
     eager, compiled = generate(model, sources, 4), decoder(model)(sources, 4)
     np.testing.assert_array_equal(eager.ids, compiled.ids)
@@ -200,7 +200,7 @@ def test_an_empty_batch_of_sources_gives_no_hypotheses():
 
 
 def test_pad_and_start_never_come_out():
-    model = tiny_model(6, output_bias=True, num_decoder_layers=1)
+    model = tiny_model(6, output_bias=True)
     bias = model.output_bias.numpy()
     bias[[model.config.pad_id, model.config.start_id]] += 50.0
     model.output_bias.assign(bias)

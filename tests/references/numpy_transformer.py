@@ -89,32 +89,28 @@ def _embed(embedding, positions, ids, config):
 
 
 def _encoder_layer(layer, x, allowed, config):
-    maps = self_attention_maps(layer.self_attention)
-    x = _residual(
-        x,
-        layer.self_attention_norm,
-        config,
-        lambda x: multi_head(x, x, allowed, maps, config.num_heads),
-    )
+    maps, heads = self_attention_maps(layer.self_attention), config.num_heads
+
+    def attend(x):
+        return multi_head(x, x, allowed, maps, heads)
+
+    x = _residual(x, layer.self_attention_norm, config, attend)
     return _residual(x, layer.feed_forward_norm, config, lambda x: _feed_forward(layer, x, config))
 
 
 def _decoder_layer(layer, y, memory, allowed, config):
-    own, cross = (
-        self_attention_maps(layer.self_attention),
-        cross_attention_maps(layer.cross_attention),
-    )
+    own, heads = self_attention_maps(layer.self_attention), config.num_heads
+    cross = cross_attention_maps(layer.cross_attention)
     causal = np.tril(np.ones((len(y), len(y)), bool))
-    heads = config.num_heads
-    y = _residual(
-        y, layer.self_attention_norm, config, lambda y: multi_head(y, y, causal, own, heads)
-    )
-    y = _residual(
-        y,
-        layer.cross_attention_norm,
-        config,
-        lambda y: multi_head(y, memory, allowed, cross, heads),
-    )
+
+    def attend(y):
+        return multi_head(y, y, causal, own, heads)
+
+    def attend_memory(y):
+        return multi_head(y, memory, allowed, cross, heads)
+
+    y = _residual(y, layer.self_attention_norm, config, attend)
+    y = _residual(y, layer.cross_attention_norm, config, attend_memory)
     return _residual(y, layer.feed_forward_norm, config, lambda y: _feed_forward(layer, y, config))
 
 

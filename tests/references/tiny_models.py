@@ -12,8 +12,8 @@ from keras_transformer.model import Transformer
 SIZES = {
     "source_vocab_size": 11,
     "target_vocab_size": 13,
-    "num_encoder_layers": 2,
-    "num_decoder_layers": 2,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
     "d_model": 8,
     "d_ff": 12,
     "num_heads": 2,
@@ -22,8 +22,8 @@ SIZES = {
 
 # One row for each option of the architecture, most of them combined with another.
 OPTIONS = {
-    "post_norm": {},
-    "norm_first": {"norm_first": True},
+    "post_norm": {"num_encoder_layers": 2, "num_decoder_layers": 2},
+    "norm_first": {"norm_first": True, "num_encoder_layers": 2, "num_decoder_layers": 2},
     "norm_first_without_final_norm": {"norm_first": True, "final_norm": False},
     "post_norm_with_final_norm": {"final_norm": True, "layer_norm_epsilon": 0.01},
     "learned_positions": {"positions": "learned", "max_positions": 20},
@@ -33,7 +33,7 @@ OPTIONS = {
     "output_bias_gelu": {"output_bias": True, "activation": "gelu"},
     "silu_one_head": {"activation": "silu", "num_heads": 1},
     "key_and_value_sizes": {"num_heads": 3, "key_dim": 5, "value_dim": 2},
-    "uneven_stacks": {"num_encoder_layers": 1, "num_decoder_layers": 3},
+    "uneven_stacks": {"num_decoder_layers": 3},
     "start_is_pad": {"decoder_start_id": 0},
     "start_is_eos": {"decoder_start_id": 3},
     "other_special_ids": {"pad_id": 4, "unk_id": 0, "bos_id": 1, "eos_id": 2},

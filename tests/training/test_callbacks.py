@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture
 def transformer():
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     model.compile(
         keras.optimizers.Adam(0.01),
         SmoothedCrossEntropy(0.1),
@@ -118,7 +118,7 @@ def test_the_cosine_warms_up_and_ends_at_zero_with_the_last_step(model):
     stop = StopAt(max_steps=8)
     cosine = CosineToTheEnd(stop, peak=0.1, warmup_steps=2)
     record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: rates.append(float(model.optimizer.learning_rate))
+        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
     )
     fit(model, [stop, cosine, record], epochs=2)
     expected = [

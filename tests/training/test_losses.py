@@ -132,7 +132,7 @@ def test_smoothing_out_of_range_is_refused(smoothing):
 
 
 def test_logged_loss_of_fit_and_evaluate_is_weighted_by_tokens():
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     model.compile(keras.optimizers.SGD(0.0), SmoothedCrossEntropy(0.1), run_eagerly=True)
     config = model.config
     sizes = [((3, 2), (5, 4)), ((7,), (1,)), ((2, 2, 2, 4), (9, 1, 3, 2))]
@@ -156,7 +156,7 @@ def test_logged_loss_of_fit_and_evaluate_is_weighted_by_tokens():
 
 
 def test_logged_loss_counts_sample_weights():
-    model = tiny_model(num_encoder_layers=1, num_decoder_layers=1)
+    model = tiny_model()
     model.compile("sgd", SmoothedCrossEntropy(0.1), run_eagerly=True)
     inputs = source_ids(model.config, (3, 2)), target_ids(model.config, (4, 2))
     outputs = np.where(inputs[1] == 0, 0, 5)
