@@ -44,7 +44,9 @@ def test_presets_are_the_published_sizes(name, layers, d_model, d_ff, heads):
 
 
 def test_a_field_wins_over_its_preset_and_the_number_of_one_stack_over_that_of_both():
-    config = TransformerConfig.preset("tiny", num_layers=2, d_ff=64, **VOCABULARIES)
+    config = TransformerConfig.preset(
+        "tiny", num_layers=2, num_decoder_layers=1, d_ff=64, **VOCABULARIES
+    )
     assert (config.num_encoder_layers, config.num_decoder_layers, config.d_ff) == (2, 1, 64)
     assert config.d_model == PRESETS["tiny"]["d_model"]
 
