@@ -6,7 +6,7 @@ PYTEST ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check prove format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,11 @@ check: setup ## what continuous integration wants: lint, format, types, tests
 	@$(bin)/ruff format --check .
 	@$(bin)/pyright
 	@$(bin)/python -m pytest -q -rs $(PYTEST)
+
+prove: setup ## measure what benchmarks/RESULTS.md reports: about 8 minutes
+	$(bin)/python benchmarks/pipeline.py
+	$(bin)/python benchmarks/memory_reuse.py
+	$(bin)/python benchmarks/kill.py
 
 format: setup ## let ruff fix and format the code
 	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .

@@ -1,12 +1,11 @@
 """Show that `kill -9` costs no more than the steps since the last checkpoint, and changes nothing.
 
-A tiny recipe with dropout is trained once in peace and once killed at random moments, each time
-resumed by the same command:
+A tiny recipe with dropout is trained in peace, and killed at random moments and resumed each time:
 
     python benchmarks/kill.py --kills 5
 
-The first kill falls into the start of the program, the others into training. Weights, optimizer,
-dropout seeds and every row of metrics.csv must then be equal bit for bit; exit code 1 if not.
+The first kill falls into the start of the program, the others soon after a new checkpoint. Weights,
+optimizer, dropout seeds and rows of metrics.csv must be equal bit for bit; exit code 1 if not.
 """
 
 import argparse
@@ -17,11 +16,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from keras_transformer.config import find_recipe
+from keras_transformer.run_folder import RunFolder
 
 COMMAND = Path(sys.executable).with_name("keras-transformer")
 MAY_DIFFER = ("epoch", "seconds")  # epochs of `fit` count from each start, and time is time
@@ -29,32 +30,29 @@ MAY_DIFFER = ("epoch", "seconds")  # epochs of `fit` count from each start, and 
 
 def main() -> None:
     """Train undisturbed, train killed, compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400, help="a checkpoint every 20")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the moments")
+    parser.add_argument("--steps", type=int, default=200, help="a checkpoint every 20")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        recipe = write_recipe(folder / "tiny.yaml", options.steps)
-        began = time.monotonic()
-        process = start(recipe, folder / "peace")
-        while not any((folder / "peace").glob("checkpoints/*")) and process.poll() is None:
-            time.sleep(0.05)
-        first = time.monotonic() - began
-        finish(process)
-        rest = time.monotonic() - began - first
-        print(f"undisturbed: first checkpoint after {first:.1f} s, {rest:.1f} s from there on")
-        chance = random.Random(options.seed)
+        recipe = write_recipe(Path(name, "tiny.yaml"), options.steps)
+        peace, killed = Path(name, "peace"), Path(name, "killed")
+        process, began = start(recipe, peace), time.monotonic()
+        wait_for_checkpoint(process, peace)
+        ready = time.monotonic() - began
+        finish(process, peace)
+        rest = time.monotonic() - began - ready
+        print(f"undisturbed: {ready:.1f} s to the first checkpoint, then {rest:.1f} s", flush=True)
         for kill in range(options.kills):
-            moment = chance.uniform(0, first)
+            process = start(recipe, killed)
             if kill:
-                moment = first + chance.uniform(-0.1, 1) * rest / options.kills
-            kill_after(moment, start(recipe, folder / "killed"), folder / "killed")
-        finish(start(recipe, folder / "killed"))
-        faults = differences(folder / "peace", folder / "killed")
+                wait_for_checkpoint(process, killed)
+            time.sleep(random.uniform(0, 0.75 * rest / options.kills if kill else ready))
+            process.kill()
+            print("killed" if process.wait() < 0 else "already through", end=", ")
+            print(f"newest checkpoint: {newest(killed)}", flush=True)
+        finish(start(recipe, killed), killed)
+        faults = differences(peace, killed)
     print("\n".join(faults) or "equal bit for bit: every variable, best.keras, every metric")
     sys.exit(bool(faults))
 
@@ -69,72 +67,52 @@ def write_recipe(path: Path, steps: int) -> Path:
     return path
 
 
-def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
-    """Begin or resume a run by the one command for both."""
-    command = [str(COMMAND), "train", str(recipe), "--run-folder", str(run)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    )
+def start(recipe: Path, run: Path) -> subprocess.Popen[bytes]:
+    """Begin or resume a run by the one command for both; its screen goes to a file beside it."""
+    command = [COMMAND, "train", recipe, "--run-folder", run]
+    with open(run.with_suffix(".log"), "wb") as screen:
+        return subprocess.Popen(command, stdout=screen, stderr=screen)
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process: subprocess.Popen[bytes], run: Path) -> None:
     """Wait for the run to end by itself; its screen is the error if it fails."""
-    screen, _ = process.communicate()
-    if process.returncode:
-        sys.exit(f"the run ended with exit code {process.returncode}:\n{screen}")
+    if process.wait():
+        sys.exit(run.with_suffix(".log").read_text(encoding="utf-8"))
 
 
-def kill_after(seconds: float, process: subprocess.Popen[str], run: Path) -> None:
-    """Let the run live that long; says where it was."""
-    try:
-        process.wait(seconds)
-        finish(process)  # it was through, or failed
-        print("the run was through before a kill")
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        found = sorted(path.stem for path in run.glob("checkpoints/step-*.npz"))
-        print(f"killed after {seconds:4.1f} s, newest checkpoint: {(found or ['none'])[-1]}")
+def wait_for_checkpoint(process: subprocess.Popen[bytes], run: Path) -> None:
+    """Wait until the run has written one more checkpoint, or has ended."""
+    before = newest(run)
+    while newest(run) == before and process.poll() is None:
+        time.sleep(0.02)
+
+
+def newest(run: Path) -> str:
+    """Return the name of the newest checkpoint."""
+    return max((path.name for path in run.glob("checkpoints/step-*.npz")), default="none")
 
 
 def differences(peace: Path, killed: Path) -> list[str]:
     """Name everything in which two finished runs differ."""
-    faults = []
-    one, other = (variables(run) for run in (peace, killed))
-    if one.keys() != other.keys():
-        faults.append(f"other variables: {sorted(one.keys() ^ other.keys())}")
-    faults += [
-        f"{name}: largest difference {np.abs(one[name] - other[name]).max()}"
-        for name in one.keys() & other.keys()
-        if not np.array_equal(one[name], other[name])
+    one, other = results(peace), results(killed)
+    return [
+        f"{name} is missing, repeated or different"
+        for name in sorted(one.keys() | other.keys())
+        if name not in one or name not in other or not np.array_equal(one[name], other[name])
     ]
-    expected, received = metrics(peace), metrics(killed)
-    if expected != received:
-        steps = [step for step in expected if received.get(step) != expected[step]]
-        faults.append(f"metrics.csv: missing, different or repeated at step {', '.join(steps)}")
-    return faults
 
 
-def variables(run: Path) -> dict[str, np.ndarray]:
-    """Return every array of the last checkpoint, and the weights of best.keras."""
-    with np.load(max(run.glob("checkpoints/step-*.npz"))) as file:
-        arrays = {f"variable {name}": file[name] for name in file.files if name != "progress"}
-    import keras
-
-    import keras_transformer.model  # noqa: F401  registers the class
-
-    best = keras.saving.load_model(run / "best.keras", compile=False)
-    return arrays | {f"best.keras {w.path}": w.numpy() for w in best.weights}
-
-
-def metrics(run: Path) -> dict[str, list[dict[str, str]]]:
-    """Return the rows of metrics.csv by step, as text and so to the last digit."""
-    rows: dict[str, list[dict[str, str]]] = {}
+def results(run: Path) -> dict[str, Any]:
+    """Return the last checkpoint but for its clock, best.keras, and metrics.csv as text by step."""
+    with np.load(run / "checkpoints" / newest(run)) as file:
+        found: dict[str, Any] = {f"variable {i}": file[i] for i in file.files if i != "progress"}
+    best = RunFolder.open(run).load_best_model().get_weights()
+    found |= {f"best.keras, weight {i}": weight for i, weight in enumerate(best)}
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            kept = {key: value for key, value in row.items() if key not in MAY_DIFFER}
-            rows.setdefault(row["step"], []).append(kept)
-    return rows
+            kept = [value for key, value in sorted(row.items()) if key not in MAY_DIFFER]
+            found.setdefault(f"metrics.csv, step {row['step']}", []).append(kept)
+    return found
 
 
 if __name__ == "__main__":

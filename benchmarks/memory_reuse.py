@@ -1,4 +1,4 @@
-"""Show what `backend.keep_freed_memory` saves: the training step of the g2p recipe's size.
+"""Show what `backend.keep_freed_memory` saves in the training step of the g2p recipe.
 
 Fresh processes with and without it take turns, so that both see the same machine:
 
@@ -11,15 +11,17 @@ import argparse
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice, pairwise
 from multiprocessing import get_context
 from statistics import median
 
 import numpy as np
 
+import keras_transformer as kt
 from keras_transformer import backend
+from keras_transformer.config import find_recipe
 
-VOCAB, ROWS, LENGTH = 45, 204, 10  # one batch of the recipe: 2,048 positions
-WARM_UP = 4  # steps that trace the graph and fill the allocator
+WARM_UP = 4  # steps: the graph is traced, the allocator filled
 NAMES = ("wall ms", "CPU ms", "of it system ms", "page faults")
 
 
@@ -53,32 +55,37 @@ def show(name: str, steps: list[list[float]]) -> None:
 
 
 def train(keep: bool, steps: int) -> list[list[float]]:
-    """Train on random ids; returns the measures of each step, in the order of `NAMES`."""
+    """Train as the trainer does; returns the measures of each step, in the order of `NAMES`."""
     if not keep:
         backend.keep_freed_memory = lambda: None
-    backend.make_deterministic(seed=0)  # as the trainer does
-    from keras_transformer.config import TrainingConfig, TransformerConfig
+    backend.make_deterministic(seed=0)
+    import keras
+
     from keras_transformer.training.trainer import compiled_model
 
-    config = TransformerConfig(
-        source_vocab_size=VOCAB,
-        target_vocab_size=VOCAB,
-        num_encoder_layers=3,
-        num_decoder_layers=2,
-        d_model=128,
-        d_ff=256,
-        num_heads=4,
-        norm_first=True,
+    recipe = find_recipe("g2p")
+    pairs = list(islice(kt.data.CmuDict(), 20_000))
+    source = kt.Tokenizer.train((s for s, _ in pairs), 64, "char")
+    target = kt.Tokenizer.train((t for _, t in pairs), 64, "word")
+    config = kt.TransformerConfig.for_tokenizers(
+        recipe.model.preset, source, target, **recipe.model.overrides
     )
-    model = compiled_model(config, TrainingConfig())
-    ids = np.random.default_rng(0).integers(4, VOCAB, (2, ROWS, LENGTH), dtype="int32")
-    measures: list[list[float]] = []
-    for step in range(WARM_UP + steps):
-        before = usage()
-        model.train_on_batch((ids[0], ids[1]), ids[1])
-        if step >= WARM_UP:
-            measures.append([b - a for a, b in zip(before, usage(), strict=True)])
-    return measures
+    model = compiled_model(config, recipe.training)
+    moments: list[tuple[float, ...]] = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: moments.append(usage())
+    )
+    model.fit(
+        kt.data.make_dataset(pairs, source, target, recipe.training.batch_tokens, repeat=True),
+        steps_per_epoch=WARM_UP + steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[record],
+    )
+    return [
+        [after - before for before, after in zip(*pair, strict=True)]
+        for pair in pairwise(moments[WARM_UP - 1 :])
+    ]
 
 
 def usage() -> tuple[float, float, float, float]:

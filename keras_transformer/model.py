@@ -109,7 +109,6 @@ class Transformer(keras.Model):
 
     def call(self, inputs, training=None):
         source_ids, target_in = self._unpack(inputs)
-        self._check_ids(source_ids, target_in)
         memory = self.encode(source_ids, training=training)
         return self.decode(target_in, memory, self.source_mask(source_ids), training=training)
 
@@ -188,19 +187,6 @@ class Transformer(keras.Model):
                 f"Received: {type(inputs).__name__}"
             )
         return inputs
-
-    def _check_ids(self, source_ids, target_in):
-        sizes = (self.config.source_vocab_size, self.config.target_vocab_size)
-        for name, ids, size in zip(
-            ("source_ids", "target_in"), (source_ids, target_in), sizes, strict=True
-        ):
-            value = backend.concrete(ids)
-            if value is not None and value.size and not 0 <= value.min() <= value.max() < size:
-                raise ValueError(
-                    f"{name} must be from 0 to {size - 1}, inside the vocabulary. Encode the text "
-                    "with the tokenizer the model was made for. "
-                    f"Received: ids from {value.min()} to {value.max()}"
-                )
 
     @property
     def tokens_seen(self):

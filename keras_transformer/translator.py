@@ -19,6 +19,7 @@ from keras_transformer.config import RunConfig, TransformerConfig
 from keras_transformer.decoding.greedy import greedy
 from keras_transformer.decoding.scoring import decoding_limits, length_penalty
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.text.tokenizer import Tokenizer
 
@@ -138,10 +139,10 @@ class Translator:
         self._check_fit("target", target, self.config.target_vocab_size)
 
     def _check_fit(self, side: str, tokenizer: Tokenizer, vocab_size: int) -> None:
-        if tokenizer.vocab_size > vocab_size:
+        if tokenizer.vocab_size != vocab_size:
             raise ValueError(
-                f"The {side} tokenizer must fit the model: its ids would lie outside the "
-                "vocabulary. Use the tokenizer the model was trained with. Received: "
+                f"The {side} tokenizer must have as many pieces as the model's vocabulary. "
+                "Use the tokenizer the model was trained with. Received: "
                 f"{tokenizer.vocab_size} pieces, {side}_vocab_size={vocab_size}"
             )
         for name in ("pad_id", "eos_id"):
@@ -218,9 +219,15 @@ class Translator:
             yield from self.translate(chunk, **options)
 
     def search(self, source_ids, max_decoding_length=None, length_penalty=0.6) -> SearchResult:
-        """Decode ids `[B, S]` with the compiled search; NumPy arrays come back."""
+        """Decode ids `[B, S]` with the compiled search; NumPy arrays come back.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        source_ids = np.asarray(source_ids, "int32")
+        check_ids(source_ids, self.config.source_vocab_size, "source_ids")
         found = self._compiled_search(
-            np.asarray(source_ids, "int32"),
+            source_ids,
             np.int32(max_decoding_length or 0),
             np.float32(length_penalty),
         )
@@ -258,6 +265,8 @@ class Translator:
         for indices in batches_by_length(list(map(len, target_rows)), batch_size):
             source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)
             target_out = pad_rows([target_rows[i] for i in indices], -1)
+            check_ids(source_ids, self.config.source_vocab_size, "source_rows")
+            check_ids(np.maximum(target_out, 0), self.config.target_vocab_size, "target_rows")
             target_in = np.roll(np.where(target_out < 0, self.config.pad_id, target_out), 1, 1)
             target_in[:, 0] = self.config.start_id
             log_probs = np.asarray(self._compiled_log_probs(source_ids, target_in, target_out))

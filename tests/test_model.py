@@ -185,9 +185,9 @@ def test_the_shared_matrix_is_one_weight():
 @pytest.mark.parametrize(
     ("sources", "targets", "message"),
     [
-        ([[4, 11, 3]], [[2, 4]], "source_ids must be from 0 to 10.*ids from 3 to 11"),
-        ([[4, 3]], [[2, 13]], "target_in must be from 0 to 12.*ids from 2 to 13"),
-        ([[4, -1]], [[2, 4]], "source_ids must be from 0 to 10.*ids from -1 to 4"),
+        ([[4, 11, 3]], [[2, 4]], "ids of source_embedding must be from 0 to 10.*ids from 3 to 11"),
+        ([[4, 3]], [[2, 13]], "ids of token_embedding must be from 0 to 12.*ids from 2 to 13"),
+        ([[4, -1]], [[2, 4]], "ids of source_embedding must be from 0 to 10.*ids from -1 to 4"),
     ],
 )
 def test_ids_outside_the_vocabulary_are_refused(sources, targets, message):

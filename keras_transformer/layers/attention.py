@@ -138,8 +138,14 @@ class MultiHeadAttention(layers.Layer):
 
     def return_scores(self, query, key=None, value=None, attention_mask=None):
         """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
+        self._ensure_built(query, key, value)
         query, prepared_key, _ = self.heads(query, key, value)
         return attention_weights(self.similarity(query, prepared_key), attention_mask)
+
+    def _ensure_built(self, *inputs):
+        """Make the weights where `return_scores` comes before the first call."""
+        if not self.built:
+            self.build(*(tuple(x.shape) for x in inputs if x is not None))
 
     def heads(self, query, key=None, value=None):
         """Return query `[B, N, T, H]`, prepared key and value `[B, N, S, H]` of every head."""
@@ -214,6 +220,7 @@ class SelfAttention(MultiHeadAttention):
 
     def return_scores(self, x, attention_mask=None):
         """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
+        self._ensure_built(x)
         query, prepared_key, _ = self.heads(x)
         return attention_weights(self.similarity(query, prepared_key), attention_mask)
 
@@ -313,6 +320,7 @@ class CrossAttention(MultiHeadAttention):
 
     def return_scores(self, query, memory, attention_mask=None):
         """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
+        self._ensure_built(query, memory)
         prepared_key, _ = self.project_memory(memory)
         scores = self.similarity(self._split(self.query_projection, query), prepared_key)
         return attention_weights(scores, attention_mask)

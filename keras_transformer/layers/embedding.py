@@ -3,6 +3,23 @@
 import keras
 from keras import layers, ops
 
+from keras_transformer import backend
+
+
+def check_ids(ids, vocab_size, name="ids"):
+    """Refuse ids outside a vocabulary where their values are known: not while a graph is traced.
+
+    Raises:
+        ValueError: an id below 0 or not below `vocab_size`.
+    """
+    values = backend.concrete(ids)
+    if values is not None and values.size and not 0 <= values.min() <= values.max() < vocab_size:
+        raise ValueError(
+            f"{name} must be from 0 to {vocab_size - 1}, inside the vocabulary. Encode the text "
+            "with the tokenizer the model was made for. "
+            f"Received: ids from {values.min()} to {values.max()}"
+        )
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class TokenEmbedding(layers.Layer):
@@ -18,6 +35,9 @@ class TokenEmbedding(layers.Layer):
 
     Returns:
         `[..., D]`.
+
+    Raises:
+        ValueError: an id outside the vocabulary, in eager calls.
 
     Example:
         >>> layer = TokenEmbedding(vocab_size=10, d_model=4)
@@ -40,6 +60,7 @@ class TokenEmbedding(layers.Layer):
         self.built = True
 
     def call(self, ids):
+        check_ids(ids, self.vocab_size, f"ids of {self.name}")
         vectors = ops.cast(ops.take(self.embeddings, ids, axis=0), self.compute_dtype)
         return vectors * self.d_model**0.5 if self.scale else vectors
 
