@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from keras_transformer import backend
 from keras_transformer.config import find_recipe
 from keras_transformer.run_folder import RunFolder
 
 COMMAND = Path(sys.executable).with_name("keras-transformer")
-MAY_DIFFER = ("epoch", "seconds")  # epochs of `fit` count from each start, and time is time
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="a checkpoint every 20")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        recipe = write_recipe(Path(name, "tiny.yaml"), options.steps)
-        peace, killed = Path(name, "peace"), Path(name, "killed")
+        recipe, peace, killed = (Path(name, part) for part in ("tiny.yaml", "peace", "killed"))
+        write_recipe(recipe, options.steps)
         process, began = start(recipe, peace), time.monotonic()
         wait_for_checkpoint(process, peace)
         ready = time.monotonic() - began
@@ -49,22 +49,21 @@ def main() -> None:
                 wait_for_checkpoint(process, killed)
             time.sleep(random.uniform(0, 0.75 * rest / options.kills if kill else ready))
             process.kill()
-            print("killed" if process.wait() < 0 else "already through", end=", ")
-            print(f"newest checkpoint: {newest(killed)}", flush=True)
+            ended = "killed" if process.wait() < 0 else "already through"
+            print(f"{ended}, newest checkpoint: {newest(killed)}", flush=True)
         finish(start(recipe, killed), killed)
         faults = differences(peace, killed)
     print("\n".join(faults) or "equal bit for bit: every variable, best.keras, every metric")
     sys.exit(bool(faults))
 
 
-def write_recipe(path: Path, steps: int) -> Path:
+def write_recipe(path: Path, steps: int) -> None:
     """Write the `reverse` recipe smaller, with dropout, and ended by steps alone."""
     values = find_recipe("reverse").model_dump()
     values["data"]["num_examples"] = 2000
     values["model"]["overrides"] |= {"d_model": 32, "d_ff": 64, "dropout": 0.1}
     values["training"] |= {"max_steps": steps, "max_minutes": None, "evaluate_every": 20}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
 
 
 def start(recipe: Path, run: Path) -> subprocess.Popen[bytes]:
@@ -103,14 +102,15 @@ def differences(peace: Path, killed: Path) -> list[str]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Return the last checkpoint but for its clock, best.keras, and metrics.csv as text by step."""
+    """Return the last checkpoint, best.keras and metrics.csv; no clocks, no epochs of `fit`."""
     with np.load(run / "checkpoints" / newest(run)) as file:
         found: dict[str, Any] = {f"variable {i}": file[i] for i in file.files if i != "progress"}
+    backend.start()
     best = RunFolder.open(run).load_best_model().get_weights()
     found |= {f"best.keras, weight {i}": weight for i, weight in enumerate(best)}
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            kept = [value for key, value in sorted(row.items()) if key not in MAY_DIFFER]
+            kept = [value for key, value in sorted(row.items()) if key not in ("epoch", "seconds")]
             found.setdefault(f"metrics.csv, step {row['step']}", []).append(kept)
     return found
 

@@ -43,8 +43,8 @@ def main() -> None:
             found[keep] += steps
     for keep, steps in found.items():
         show("all, " + ("keeping" if keep else "not keeping"), steps)
-    without, with_it = (np.median(found[keep], axis=0) for keep in (False, True))
-    ratios = without / np.maximum(with_it, 1e-9)
+    without, with_it = (np.median(found[keep], axis=0)[:2] for keep in (False, True))
+    ratios = without / with_it
     print(f"{'not keeping / keeping':21}" + "".join(f"{ratio:15.2f} x" for ratio in ratios))
 
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_PART = ".part-"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -19,7 +21,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder cannot be written to.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PART, suffix=path.suffix)
     os.close(handle)
     aside = Path(name)
     try:
@@ -32,6 +34,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes were writing with `replacing` in a folder."""
+    for part in folder.glob(f"{_PART}*"):
+        part.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_transformer import backend
 from keras_transformer.config import RunConfig
-from keras_transformer.files import replacing
+from keras_transformer.files import remove_parts, replacing
 from keras_transformer.text.tokenizer import Tokenizer
 
 
@@ -47,6 +49,8 @@ class RunFolder:
             ValueError: the folder holds a run with other settings; each is named.
         """
         path = Path(path)
+        for folder in (path, path / "checkpoints"):
+            remove_parts(folder)
         if (path / "config.yaml").exists():
             changed = _changed(cls.open(path).recipe.model_dump(), recipe.model_dump())
             if changed:
@@ -77,6 +81,7 @@ class RunFolder:
         Raises:
             ValueError: it is not there yet, or damaged.
         """
+        backend.start()
         import keras
 
         from keras_transformer.model import Transformer
@@ -91,6 +96,20 @@ class RunFolder:
         if not isinstance(model, Transformer):
             raise ValueError(f"{path} must hold a Transformer. Received: {type(model).__name__}")
         return model
+
+    def trim_metrics(self, step: int) -> None:
+        """Drop rows of `metrics.csv` behind a step: a run that resumes there writes them again."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            rows = [row for row in reader if int(row["step"]) <= step]
+        with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
 
     def save_held_out(self, examples: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Write source texts the model does not train on, with their references.

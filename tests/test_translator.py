@@ -207,7 +207,9 @@ def test_learned_positions_say_their_limit_and_never_decode_past_it(tokenizers):
 def test_a_tokenizer_of_another_model_is_refused(tokenizers):
     source, target = tokenizers
     model = make_translator(tokenizers).model
-    with pytest.raises(ValueError, match=f"target tokenizer must have as many.*{source.vocab_size} pieces"):
+    with pytest.raises(
+        ValueError, match=f"target tokenizer must have as many.*{source.vocab_size} pieces"
+    ):
         Translator(model, source, source)
     config = model.config.model_copy(update={"eos_id": 4})
     with pytest.raises(ValueError, match=r"must agree on eos_id. Received: 3 and 4"):

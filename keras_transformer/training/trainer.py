@@ -174,19 +174,22 @@ def _fit(
     validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
+    run.trim_metrics(start)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
         ProgressLine(stop, console),
-        keep,
         keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
+        keep,  # last: what a checkpoint stands for has been logged
     ]
     if training.schedule == "cosine":
         callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
+    epoch = start // training.evaluate_every
     model.fit(
         batches,
         validation_data=validation,
         steps_per_epoch=training.evaluate_every,
-        epochs=-(-(training.max_steps - start) // training.evaluate_every),
+        initial_epoch=epoch,
+        epochs=epoch - (start - training.max_steps) // training.evaluate_every,
         shuffle=False,
         verbose=0,
         callbacks=callbacks,
