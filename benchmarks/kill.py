@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from keras_transformer import backend
 from keras_transformer.config import find_recipe
 from keras_transformer.run_folder import RunFolder
 
@@ -105,7 +104,6 @@ def results(run: Path) -> dict[str, Any]:
     """Return the last checkpoint, best.keras and metrics.csv; no clocks, no epochs of `fit`."""
     with np.load(run / "checkpoints" / newest(run)) as file:
         found: dict[str, Any] = {f"variable {i}": file[i] for i in file.files if i != "progress"}
-    backend.start()
     best = RunFolder.open(run).load_best_model().get_weights()
     found |= {f"best.keras, weight {i}": weight for i, weight in enumerate(best)}
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:

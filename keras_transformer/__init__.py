@@ -6,19 +6,18 @@ Importing this package imports neither Keras nor TensorFlow: each name is loaded
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keras_transformer import backend
+
 if TYPE_CHECKING:
     from keras_transformer import data, evaluation, layers
-    from keras_transformer.config import (
-        DecodingConfig,
-        RunConfig,
-        TrainingConfig,
-        TransformerConfig,
-    )
+    from keras_transformer.config import RunConfig, TrainingConfig, TransformerConfig
     from keras_transformer.hypothesis import Hypothesis
     from keras_transformer.model import Transformer
     from keras_transformer.text.tokenizer import Tokenizer
     from keras_transformer.training import callbacks, losses, metrics, schedules
     from keras_transformer.translator import Translator
+
+backend.quiet()
 
 __version__ = "0.1.0"
 
@@ -32,7 +31,6 @@ _MODULES = {
     "schedules": "keras_transformer.training.schedules",
 }
 _OBJECTS = {
-    "DecodingConfig": "keras_transformer.config",
     "Hypothesis": "keras_transformer.hypothesis",
     "RunConfig": "keras_transformer.config",
     "Tokenizer": "keras_transformer.text.tokenizer",
@@ -43,7 +41,6 @@ _OBJECTS = {
 }
 
 __all__ = [
-    "DecodingConfig",
     "Hypothesis",
     "RunConfig",
     "Tokenizer",

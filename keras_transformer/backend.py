@@ -11,7 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-EXTRA = 'Install it with: pip install "keras-transformer[{extra}]"'
+
+def install_hint(extra: str) -> str:
+    """Say how the libraries of an extra are installed.
+
+    By the clone, not by name: the package index has another project called keras-transformer.
+    """
+    return f'Install it in a clone of this repository with: pip install ".[{extra}]"'
 
 
 def quiet() -> None:
@@ -42,7 +48,7 @@ def import_tensorflow() -> Any:
         with _native_stderr_silenced():
             import tensorflow as tf
     except ImportError as error:
-        raise ImportError("TensorFlow is needed. " + EXTRA.format(extra="train")) from error
+        raise ImportError(f"TensorFlow is needed. {install_hint('train')}") from error
     return tf
 
 

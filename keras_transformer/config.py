@@ -33,7 +33,7 @@ def nearest(name: str, known: list[str]) -> str:
 class Settings(BaseModel):
     """A frozen model that refuses unknown keys and reports every fault in one `ValueError`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -215,27 +215,6 @@ class TransformerConfig(Settings):
         return self.d_model // self.num_heads if self.value_dim is None else self.value_dim
 
 
-class DecodingConfig(Settings):
-    """How hypotheses are searched: beam 1 is greedy (the paper's section 6.1 uses beam 4).
-
-    `max_decoding_length=None` is the source length + 50, as in the paper.
-    """
-
-    beam_size: int = Field(default=1, ge=1)
-    num_hypotheses: int = Field(default=1, ge=1)
-    length_penalty: float = Field(default=0.6, ge=0)
-    max_decoding_length: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _enough_beams(self) -> Self:
-        if self.num_hypotheses > self.beam_size:
-            raise ValueError(
-                "num_hypotheses must be at most beam_size. Raise beam_size. Received: "
-                f"num_hypotheses={self.num_hypotheses}, beam_size={self.beam_size}"
-            )
-        return self
-
-
 class DataConfig(Settings):
     """Where the sentence pairs come from, and which are kept.
 
@@ -309,6 +288,11 @@ class TokenizerConfig(Settings):
         return self.target_model_type is None
 
 
+OF_TOKENIZERS = {
+    "source_vocab_size", "target_vocab_size", "pad_id", "unk_id", "bos_id", "eos_id",
+}  # fmt: skip
+
+
 class ModelConfig(Settings):
     """A preset and the `TransformerConfig` fields that differ from it."""
 
@@ -317,6 +301,11 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        for name in sorted(OF_TOKENIZERS & self.overrides.keys()):
+            raise ValueError(
+                f"overrides.{name} comes from the tokenizers. Leave it out. "
+                f"Received: overrides.{name}={self.overrides[name]!r}"
+            )
         sizes = {"source_vocab_size": 1000, "target_vocab_size": 1000}  # not known before training
         try:
             TransformerConfig.preset(self.preset, **(sizes | self.overrides))
@@ -353,19 +342,32 @@ class TrainingConfig(Settings):
 
 
 class RunConfig(Settings):
-    """A recipe: one whole run, from data to decoding, as one YAML file.
+    """A recipe: one whole run, from data to training, as one YAML file.
 
     Example:
         >>> RunConfig.load("my_recipe.yaml").training.max_steps      # doctest: +SKIP
         8000
     """
 
-    name: str
+    name: str = Field(pattern=r"^[^/\\.][^/\\]*$")  # it names a folder
     data: DataConfig
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    decoding: DecodingConfig = Field(default_factory=DecodingConfig)
+
+    @model_validator(mode="after")
+    def _positions_reach(self) -> Self:
+        sizes = {"source_vocab_size": 1000, "target_vocab_size": 1000}
+        architecture = TransformerConfig.preset(self.model.preset, **(sizes | self.model.overrides))
+        longest = max(self.data.max_source_length, self.data.max_target_length)
+        if architecture.positions == "learned" and architecture.max_positions < longest:
+            raise ValueError(
+                "model.overrides.max_positions must reach the longest text that data lets "
+                f"through, because positions are learned. Raise it to {longest}, or lower "
+                "data.max_source_length and data.max_target_length. "
+                f"Received: max_positions={architecture.max_positions}"
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

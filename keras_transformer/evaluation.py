@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from keras_transformer.backend import install_hint
+
 __all__ = [
     "Score",
     "bleu",
@@ -47,8 +49,8 @@ def bleu(
         ImportError: when sacrebleu is not installed.
 
     Example:
-        >>> bleu(["the cat sat on the mat"], [["the cat sat on the mat"]]).value
-        100.00000000000004
+        >>> round(bleu(["the cat sat on the mat"], [["the cat sat on the mat"]]).value, 2)
+        100.0
     """
     if tokenize not in ("13a", "none"):
         raise ValueError(
@@ -110,8 +112,8 @@ def phoneme_error_rate(hypotheses: Sequence[str], references: Sequence[Sequence[
         ImportError: when rapidfuzz is not installed.
 
     Example:
-        >>> phoneme_error_rate(["R EH T"], [["R IY D", "R EH D"]])
-        33.33333333333333
+        >>> round(phoneme_error_rate(["R EH T"], [["R IY D", "R EH D"]]), 2)
+        33.33
     """
     _check_lengths(hypotheses, references)
     distance = _levenshtein()
@@ -160,8 +162,7 @@ def _sacrebleu() -> Any:
         import sacrebleu.metrics as metrics
     except ImportError as error:
         raise ImportError(
-            "BLEU and chrF need the package sacrebleu. "
-            'Install it with: pip install "keras-transformer[train]"'
+            f"BLEU and chrF need the package sacrebleu. {install_hint('train')}"
         ) from error
     return metrics
 
@@ -171,7 +172,6 @@ def _levenshtein() -> Any:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
         raise ImportError(
-            "The phoneme error rate needs the package rapidfuzz. "
-            'Install it with: pip install "keras-transformer[train]"'
+            f"The phoneme error rate needs the package rapidfuzz. {install_hint('train')}"
         ) from error
     return Levenshtein.distance

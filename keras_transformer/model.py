@@ -34,7 +34,7 @@ class Transformer(keras.Model):
 
     Example:
         >>> config = TransformerConfig.preset("tiny", source_vocab_size=9, target_vocab_size=7)
-        >>> Transformer(config)((np.array([[4, 5, 3]]), np.array([[2, 4]]))).shape
+        >>> tuple(Transformer(config)((np.array([[4, 5, 3]]), np.array([[2, 4]]))).shape)
         (1, 2, 7)
     """
 

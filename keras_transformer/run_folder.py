@@ -122,8 +122,16 @@ class RunFolder:
             aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def held_out(self) -> list[tuple[str, list[str]]]:
-        """Read what `save_held_out` wrote."""
-        text = (self.path / "held_out.tsv").read_text(encoding="utf-8")
+        """Read what `save_held_out` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        path = self.path / "held_out.tsv"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is missing or damaged ({error}).") from error
         rows = [line.split("\t") for line in text.split("\n") if line]
         return [(source, references) for source, *references in rows]
 

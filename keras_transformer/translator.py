@@ -21,6 +21,7 @@ from keras_transformer.decoding.scoring import decoding_limits, length_penalty
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
+from keras_transformer.search_options import check_count, check_search_options, in_chunks
 from keras_transformer.text.tokenizer import Tokenizer
 
 
@@ -84,22 +85,11 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[np.nd
         yield order[start : start + batch_size]
 
 
-def check_search_options(beam_size: int, num_hypotheses: int, max_decoding_length: int | None):
-    """Refuse search options that greedy decoding cannot honour.
-
-    Raises:
-        ValueError: anything but one hypothesis from a beam of one, or a limit below 1.
-    """
-    for name, value in (("beam_size", beam_size), ("num_hypotheses", num_hypotheses)):
-        if value != 1:
-            raise ValueError(
-                f"{name} must be 1: this version decodes greedily. Received: {name}={value}"
-            )
-    if max_decoding_length is not None and max_decoding_length < 1:
-        raise ValueError(
-            "max_decoding_length must be 1 or more, or None for the source length + 50. "
-            f"Received: max_decoding_length={max_decoding_length}"
-        )
+def _check_rows(name: str, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
+    for index, row in enumerate(rows):
+        if not len(row):
+            raise ValueError(f"{name}[{index}] must end with the end symbol. Received: no ids")
+        check_ids(np.asarray(row), vocab_size, f"{name}[{index}]")
 
 
 class Translator:
@@ -195,7 +185,8 @@ class Translator:
             ValueError: an option out of range, a text with U+0000 or a lone surrogate, or a
                 text too long for learned positions.
         """
-        check_search_options(beam_size, num_hypotheses, max_decoding_length)
+        check_search_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
+        check_count("batch_size", batch_size)
         rows = self._rows(self.source, texts, "texts")
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in batches_by_length(list(map(len, rows)), batch_size):
@@ -209,25 +200,25 @@ class Translator:
         self, lines: Iterable[str], *, chunk_size: int = 2048, **options: Any
     ) -> Iterator[list[Hypothesis]]:
         """Translate a stream of texts in constant memory, `chunk_size` at a time."""
-        chunk: list[str] = []
-        for line in lines:
-            chunk.append(line)
-            if len(chunk) == chunk_size:
-                yield from self.translate(chunk, **options)
-                chunk = []
-        if chunk:
+        for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
 
     def search(self, source_ids, max_decoding_length=None, length_penalty=0.6) -> SearchResult:
         """Decode ids `[B, S]` with the compiled search; NumPy arrays come back.
 
         Raises:
-            ValueError: an id outside the vocabulary.
+            ValueError: not integers `[B, S]`, an id outside the vocabulary, or a bad option.
         """
-        source_ids = np.asarray(source_ids, "int32")
+        check_search_options(1, 1, length_penalty, max_decoding_length)
+        source_ids = np.asarray(source_ids)
+        if source_ids.ndim != 2 or not np.issubdtype(source_ids.dtype, np.integer):
+            raise ValueError(
+                "source_ids must be integers [B, S]. "
+                f"Received: shape {source_ids.shape}, {source_ids.dtype}"
+            )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
         found = self._compiled_search(
-            source_ids,
+            source_ids.astype("int32"),
             np.int32(max_decoding_length or 0),
             np.float32(length_penalty),
         )
@@ -260,17 +251,29 @@ class Translator:
         *,
         batch_size: int = 64,
     ) -> np.ndarray:
-        """Return log p(target | source) of ids that include their end symbol, `[B]`."""
+        """Return log p(target | source) of ids that include their end symbol, `[B]`.
+
+        Raises:
+            ValueError: different numbers of rows, an empty row, or an id outside the vocabulary.
+        """
+        check_count("batch_size", batch_size)
+        if len(source_rows) != len(target_rows):
+            raise ValueError(
+                "source_rows and target_rows must be equally many. Received: "
+                f"{len(source_rows)} and {len(target_rows)}"
+            )
+        _check_rows("source_rows", source_rows, self.config.source_vocab_size)
+        _check_rows("target_rows", target_rows, self.config.target_vocab_size)
         scores = np.zeros(len(source_rows), "float32")
         for indices in batches_by_length(list(map(len, target_rows)), batch_size):
             source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)
-            target_out = pad_rows([target_rows[i] for i in indices], -1)
-            check_ids(source_ids, self.config.source_vocab_size, "source_rows")
-            check_ids(np.maximum(target_out, 0), self.config.target_vocab_size, "target_rows")
-            target_in = np.roll(np.where(target_out < 0, self.config.pad_id, target_out), 1, 1)
+            target_out = pad_rows([target_rows[i] for i in indices], self.config.pad_id)
+            target_in = np.roll(target_out, 1, axis=1)
             target_in[:, 0] = self.config.start_id
             log_probs = np.asarray(self._compiled_log_probs(source_ids, target_in, target_out))
-            scores[indices] = np.where(target_out < 0, 0, log_probs).sum(axis=1)
+            lengths = np.array([[len(target_rows[i])] for i in indices])
+            real = np.arange(target_out.shape[1]) < lengths
+            scores[indices] = np.where(real, log_probs, 0).sum(axis=1)
         return scores
 
     @functools.cached_property
@@ -286,7 +289,7 @@ class Translator:
 
     def _log_probs(self, source_ids, target_in, target_out):
         log_probs = ops.log_softmax(self.model((source_ids, target_in)), axis=-1)
-        chosen = ops.expand_dims(ops.maximum(target_out, 0), -1)
+        chosen = ops.expand_dims(target_out, -1)
         return ops.squeeze(ops.take_along_axis(log_probs, chosen, axis=-1), -1)
 
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:

@@ -255,7 +255,7 @@ def test_a_name_that_needs_more_says_which_extra_to_install(name):
     result = run_without(BASE_ONLY, f"import keras_transformer as kt\nkt.{name}")
     assert result.returncode == 1
     assert "ImportError" in result.stderr.splitlines()[-1]
-    assert 'pip install "keras-transformer[train]"' in result.stderr.splitlines()[-1]
+    assert 'pip install ".[train]"' in result.stderr.splitlines()[-1]
 
 
 def public_objects() -> Iterator[tuple[str, object]]:

@@ -7,7 +7,6 @@ from tiny_models import OPTIONS, tiny_config
 from keras_transformer.config import (
     PRESETS,
     DataConfig,
-    DecodingConfig,
     ModelConfig,
     RunConfig,
     TokenizerConfig,
@@ -164,7 +163,8 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
             "must leave pairs to train on.*test_fraction=0.5",
         ),
         (TokenizerConfig, {"target_vocab_size": 9}, "target_model_type and target_vocab_size"),
-        (DecodingConfig, {"num_hypotheses": 2}, "num_hypotheses must be at most beam_size"),
+        (ModelConfig, {"overrides": {"pad_id": 7}}, "overrides.pad_id comes from the tokenizers"),
+        (TrainingConfig, {"peak_learning_rate": float("inf")}, "peak_learning_rate: .*finite"),
         (TrainingConfig, {"max_steps": 0}, "max_steps: .*max_steps=0"),
         (TrainingConfig, {"schedule": "linear"}, "schedule: .*schedule='linear'"),
         (ModelConfig, {"overrides": {"d_modl": 8}}, "overrides.d_modl: unknown.*'d_model'"),
@@ -195,7 +195,11 @@ MINIMAL = {"name": "mine", "data": {"kind": "reverse"}}
         ({"tokenizer": {"target_vocab_size": 9}}, "tokenizer: give target_model_type"),
         ({"model": {"preset": "huge"}}, "model.preset: .*preset='huge'"),
         ({"model": {"overrides": {"dropuot": 0}}}, "model.overrides.dropuot: .*mean 'dropout'"),
-        ({"decoding": {"num_hypotheses": 3}}, "decoding.num_hypotheses must be at most beam_size"),
+        (
+            {"model": {"overrides": {"positions": "learned", "max_positions": 9}}},
+            "model.overrides.max_positions must reach.*to 256.*max_positions=9",
+        ),
+        ({"name": "../evil"}, "name: .*'../evil'"),
         ({"training": 5}, "training: .*Received: training=5"),
     ],
 )
@@ -211,13 +215,13 @@ def test_a_fault_in_a_recipe_names_section_and_key(values, message, tmp_path):
 
 
 def test_faults_of_several_sections_are_named_at_once():
-    values = {"training": {"max_step": 3, "seeed": 1}, "decoding": {"beam_size": 0}}
+    values = {"training": {"max_step": 3, "seeed": 1}, "tokenizer": {"vocab_size": 0}}
     with pytest.raises(ValueError) as caught:
         RunConfig(**(MINIMAL | values))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "tokenizer.vocab_size",
         "training.max_step",
         "training.seeed",
-        "decoding.beam_size",
     ]
 
 
@@ -250,7 +254,6 @@ def test_a_recipe_round_trips_through_yaml(tmp_path):
         tokenizer={"model_type": "char", "target_model_type": "word", "target_vocab_size": 99},
         model={"preset": "base", "overrides": {"norm_first": True, "dropout": 0.3}},
         training={"epsilon": 1e-9, "max_minutes": 0.5, "clip_norm": None},
-        decoding={"length_penalty": 1.0},
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")

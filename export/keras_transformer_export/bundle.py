@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -123,9 +124,30 @@ class Description(_Record):
 
 
 class Manifest(Description):
-    """`manifest.json`: the description, and every other file of the bundle."""
+    """`manifest.json`: the description, every other file, and a digest of all this.
+
+    The digest finds damage; whoever changes a manifest on purpose can make a new one.
+    """
 
     files: dict[FileName, FileEntry]
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @classmethod
+    def parse(cls, data: bytes | str, name: str) -> Self:
+        """Read JSON from a source that errors call `name`.
+
+        Raises:
+            BundleError: as for a description, or the contents do not have the digest.
+        """
+        manifest = super().parse(data, name)
+        received = _digest(_read_json(data, name))
+        if received != manifest.digest:
+            raise BundleError(
+                f"{name} must be the file that was exported: its contents have changed. Copy or "
+                f"export it again. Received: digest {received[:12]}, expected "
+                f"{manifest.digest[:12]}"
+            )
+        return manifest
 
 
 class Bundle:
@@ -145,7 +167,8 @@ class Bundle:
         """Read the manifest of a folder; the files are checked by `validate`.
 
         Raises:
-            BundleError: there is no folder, it is no bundle, or of a version this one cannot read.
+            BundleError: there is no folder, it is no bundle, its manifest has changed, or it is of
+                a version this one cannot read.
         """
         path = Path(folder) / MANIFEST
         if not path.is_file():
@@ -221,9 +244,18 @@ def write_manifest(folder: Path, description: Description) -> Manifest:
     for name in sorted(_file_names(folder)):
         data = (folder / name).read_bytes()
         files[name] = FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    manifest = Manifest(**description.model_dump(), files=files)
+    manifest = Manifest(**description.model_dump(), files=files, digest="0" * 64)
+    digest = _digest(_read_json(manifest.model_dump_json(), MANIFEST))
+    manifest = manifest.model_copy(update={"digest": digest})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 of all values but the digest, as JSON with sorted keys and without spaces."""
+    others = {name: value for name, value in values.items() if name != "digest"}
+    text = json.dumps(others, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _file_names(folder: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,9 @@ PACKAGES = (
     "keras", "tensorflow", "tensorflow-text", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
     "onnxruntime-extensions", "sentencepiece", "numpy",
 )  # fmt: skip
+DATA_FILES = (
+    "pairs", "source", "target", "validation_pairs", "validation_source", "validation_target",
+)  # fmt: skip
 TEXTS = TensorInfo(dtype="string", shape=["B"])
 OUTPUTS = {
     "scores": TensorInfo(dtype="float32", shape=["B", "n"]),
@@ -66,7 +69,8 @@ def export(
         folder: where the bundle is to be.
         formats: "saved_model", "onnx" or both.
         precisions: "float32".
-        sentences: source texts for the proof; None: what the training run held out.
+        sentences: source texts for the proof; None: what the training run held out. Of more than
+            500, 500 are used, evenly spaced.
         card: what the model card says of data, licence and quality.
         force: replace a bundle that is there.
         progress: called with a line of text as each step begins.
@@ -75,8 +79,9 @@ def export(
         The bundle.
 
     Raises:
-        ValueError: an unknown format or precision, a model on another backend than TensorFlow or
-            of another type than float32, or a folder that exists and may not be replaced.
+        ValueError: no `Translator`, an unknown format or precision, a model on another backend
+            than TensorFlow or of another type than float32, sentences that are one string or
+            that no runtime can carry, or a folder that exists and may not be replaced.
         ParityError: an exported file gives something else than the Keras model.
         RuntimeError: the model cannot be converted.
         OSError: the files cannot be written, as on a full disk.
@@ -123,6 +128,13 @@ def _check_names(argument: str, given: Sequence[str], known: Sequence[str]) -> N
 def _check_translator(translator: Any) -> None:
     import keras
 
+    from keras_transformer.translator import Translator
+
+    if not isinstance(translator, Translator):
+        raise ValueError(
+            "translator must be a Translator. Load one with Translator.load(run_folder). "
+            f"Received: translator of type {type(translator).__name__}"
+        )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "The Keras backend must be TensorFlow for an export. Set KERAS_BACKEND=tensorflow and "
@@ -199,6 +211,8 @@ def _saved_model_runtime(folder: Path, description: Description) -> Runtime:
 
 
 def _onnx_runtime(translator: Any, path: Path, description: Description) -> Runtime:
+    from keras_transformer.translator import pad_rows
+
     special = description.special_ids
     texts = "texts" in description.signatures[path.name].inputs
 
@@ -206,7 +220,7 @@ def _onnx_runtime(translator: Any, path: Path, description: Description) -> Runt
         if texts:
             return {"texts": batch}
         rows = [[*row, special.eos] for row in translator.source.encode(batch)]
-        return {"source_ids": parity.padded(rows, special.pad)}
+        return {"source_ids": pad_rows(rows, special.pad).astype("int64")}
 
     def run(batches: list[list[str]]) -> list[list[Hypothesis]]:
         outputs = run_apart(path, [feed(batch) for batch in batches])
@@ -252,8 +266,17 @@ def _card(translator: Any, card: ModelCard | None) -> ModelCard:
     if recipe is None:
         return card
     known: dict[str, Any] = {"name": recipe.name, "data": recipe.data.kind}
-    known["recipe"] = recipe.model_dump(mode="json")
+    known["recipe"] = _without_folders(recipe.model_dump(mode="json"))
     return card.model_copy(update={k: v for k, v in known.items() if not getattr(card, k)})
+
+
+def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where the data stood: a model that is given away must not tell of the machine."""
+    data = {name: value for name, value in recipe["data"].items() if name != "folder"}
+    for name in DATA_FILES:
+        if data[name] is not None:
+            data[name] = PureWindowsPath(data[name]).name  # knows both kinds of slash
+    return {**recipe, "data": data}
 
 
 def _signatures(formats: Sequence[str]) -> dict[str, Signature]:

@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from keras_transformer_export.onnx_process import run_apart
-from keras_transformer_export.parity import ParityError, padded
+from keras_transformer_export.parity import ParityError
 
 LOGIT_TOLERANCE = 1e-5
 SENTENCES = 8
@@ -34,18 +34,20 @@ def max_logit_difference(translator: Any, model: ModelProto, sentences: Sequence
     Raises:
         ParityError: it is more than 1e-5.
     """
+    from keras_transformer.translator import pad_rows
+
     config = translator.config
     chosen = sorted(sentences, key=len)[-SENTENCES:]
     rows = [[*row, config.eos_id] for row in translator.source.encode(chosen)]
-    source_ids = padded(rows, config.pad_id)
+    source_ids = pad_rows(rows, config.pad_id)
     with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder:
         path = Path(folder) / "logits.onnx"
         onnx.save(with_logits(model), path)
-        outputs = run_apart(path, [{"source_ids": source_ids}])[0]
+        outputs = run_apart(path, [{"source_ids": source_ids.astype("int64")}])[0]
     ids = outputs["ids"][:, 0]
     target_in = np.roll(ids, 1, axis=1)
     target_in[:, 0] = config.start_id
-    inputs = (source_ids.astype("int32"), target_in.astype("int32"))
+    inputs = (source_ids, target_in.astype("int32"))
     expected = np.asarray(translator.model(inputs))
     received = outputs["logits"].transpose(1, 0, 2)
     return _difference(expected, received, ids != config.pad_id)

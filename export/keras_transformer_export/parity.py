@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.text.validation import check_texts
 from keras_transformer_export.bundle import Bundle, SpecialIds
 from keras_transformer_export.onnx_process import run_apart
 from keras_transformer_export.parity_report import Example, ParityReport, RuntimeReport, Tie
@@ -45,16 +46,21 @@ def proof_sentences(translator: Any, sentences: Sequence[str] | None = None) -> 
     Args:
         translator: a `Translator`.
         sentences: texts to use; None: what the training run held out, or random texts of the
-            source vocabulary where there was none.
+            source vocabulary where there was none. Of more than 500, 500 are used, evenly spaced.
 
     Returns:
         Texts the model can take, edge cases first: empty, blank, of an unknown script, the longest.
+
+    Raises:
+        ValueError: `sentences` is one string, or holds a text that no runtime can carry.
     """
-    if sentences is None:
+    if sentences is not None:
+        sentences = check_texts(sentences, "sentences")
+    else:
         sentences = translator.held_out
     if sentences is None:
         sentences = _random_texts(translator)
-    elif len(sentences) > MOST_SENTENCES:
+    if len(sentences) > MOST_SENTENCES:
         step = len(sentences) / MOST_SENTENCES
         sentences = [sentences[int(i * step)] for i in range(MOST_SENTENCES)]
     longest = " ".join(sorted(sentences, key=len)[-4:])
@@ -121,10 +127,12 @@ def verify_bundle(folder: str | Path) -> Verification:
     difference = 0.0
     for name in files:
         texts = "texts" in bundle.manifest.signatures[name].inputs
-        feed = (
+        # Not `pad_rows` of the translator: that module needs TensorFlow.
+        columns = zip_longest(*(e.source_ids for e in report.examples), fillvalue=special.pad)
+        feed: dict[str, Any] = (
             {"texts": [e.source for e in report.examples]}
             if texts
-            else {"source_ids": padded([e.source_ids for e in report.examples], special.pad)}
+            else {"source_ids": np.array(list(columns), "int64").T}
         )
         outputs = run_apart(bundle.folder / name, [feed])[0]
         for example, received in zip(report.examples, hypotheses(outputs, special), strict=True):
@@ -148,14 +156,6 @@ def hypotheses(outputs: dict[str, Any], special: SpecialIds) -> list[Hypothesis]
         text = outputs["translations"][row][0] if "translations" in outputs else ""
         found.append(Hypothesis(str(text), float(outputs["scores"][row][0]), ids, finished))
     return found
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
-    """Return int64 `[B, longest]`, filled with `pad_id` on the right."""
-    array = np.full((len(rows), max(map(len, rows))), pad_id, "int64")
-    for index, row in enumerate(rows):
-        array[index, : len(row)] = row
-    return array
 
 
 def _compare_runtime(

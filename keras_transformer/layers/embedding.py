@@ -41,7 +41,7 @@ class TokenEmbedding(layers.Layer):
 
     Example:
         >>> layer = TokenEmbedding(vocab_size=10, d_model=4)
-        >>> layer(np.array([[1, 2]])).shape
+        >>> tuple(layer(np.array([[1, 2]])).shape)
         (1, 2, 4)
     """
 

@@ -198,7 +198,7 @@ class Encoder(Stack):
 
     Example:
         >>> encoder = Encoder(num_layers=2, num_heads=2, d_ff=16)
-        >>> encoder(np.ones((1, 3, 8), "float32")).shape
+        >>> tuple(encoder(np.ones((1, 3, 8), "float32")).shape)
         (1, 3, 8)
     """
 

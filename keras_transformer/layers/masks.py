@@ -14,7 +14,8 @@ def padding_mask(ids, pad_id):
         Boolean `[B, 1, S]`, which broadcasts to an attention mask `[B, T, S]`.
 
     Example:
-        >>> padding_mask(np.array([[5, 3, 0]]), pad_id=0)       # [[[True, True, False]]]
+        >>> np.asarray(padding_mask(np.array([[5, 3, 0]]), pad_id=0)).tolist()
+        [[[True, True, False]]]
     """
     return ops.expand_dims(ops.not_equal(ids, pad_id), 1)
 

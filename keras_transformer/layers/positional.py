@@ -37,7 +37,7 @@ def sinusoidal_positions(length, d_model, layout="interleaved"):
         ValueError: odd `d_model`, negative `length` or unknown `layout`.
 
     Example:
-        >>> sinusoidal_positions(2, 2).round(4).tolist()
+        >>> sinusoidal_positions(2, 2).astype(float).round(4).tolist()
         [[0.0, 1.0], [0.8415, 0.5403]]
     """
     if d_model < 2 or d_model % 2:

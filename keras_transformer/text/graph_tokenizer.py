@@ -28,10 +28,11 @@ class GraphTokenizer(tf.Module):
         tokenizer: the `Tokenizer` to be equal to.
 
     Example:
+        >>> tokenizer = Tokenizer.train(["a cat", "a dog"], vocab_size=20, model_type="char")
         >>> graph_tokenizer = GraphTokenizer(tokenizer)
         >>> ids = graph_tokenizer.tokenize(tf.constant(["a dog", ""]))
-        >>> graph_tokenizer.detokenize(ids)
-        <tf.Tensor: shape=(2,), dtype=string, numpy=array([b'a dog', b''], dtype=object)>
+        >>> graph_tokenizer.detokenize(ids).numpy().tolist()
+        [b'a dog', b'']
     """
 
     def __init__(self, tokenizer: Tokenizer):

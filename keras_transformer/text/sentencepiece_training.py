@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
+from keras_transformer.backend import install_hint
 from keras_transformer.text.protobuf import fields
 from keras_transformer.text.validation import check_text
 
@@ -83,8 +84,7 @@ def import_sentencepiece() -> Any:
         import sentencepiece
     except ImportError as error:
         raise ImportError(
-            "Tokenizer needs the package sentencepiece. "
-            'Install it with: pip install "keras-transformer[train]"'
+            f"Tokenizer needs the package sentencepiece. {install_hint('train')}"
         ) from error
     return sentencepiece
 

@@ -37,6 +37,7 @@ class StopAt(keras.callbacks.Callback):
         self.seconds_before = seconds_before
         self.reason = None
         self._started = time.monotonic()
+        self._previous_handler = None
 
     @property
     def seconds(self) -> float:
@@ -75,8 +76,13 @@ class StopAt(keras.callbacks.Callback):
             logs |= {"step": self._step, "seconds": round(self.seconds, 1)}
 
     def on_train_end(self, logs=None):
+        self.release()
+
+    def release(self):
+        """Give Ctrl-C back to whom it belonged; also where `fit` failed."""
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
+            self._previous_handler = None
 
 
 class CosineToTheEnd(keras.callbacks.Callback):
@@ -126,8 +132,16 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self.best = best
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("val_loss")
-        if loss is not None and np.isfinite(loss) and (self.best is None or loss < self.best):
+        logs = logs or {}
+        for name in ("loss", "val_loss"):
+            if not np.isfinite(logs.get(name, 0.0)):
+                raise ValueError(
+                    f"The loss became not a number by step {logs.get('step')}. The checkpoint "
+                    "before it is kept. Lower training.peak_learning_rate and train into another "
+                    f"folder. Received: {name}={logs[name]}"
+                )
+        loss = logs.get("val_loss")
+        if loss is not None and (self.best is None or loss < self.best):
             self.best = float(loss)
             save_inference_model(self.model, self.folder / "best.keras")
         self._save()
@@ -162,11 +176,11 @@ class ProgressLine(keras.callbacks.Callback):
         super().__init__()
         self.stop = stop
         self.console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
         self._step = int(self.model.optimizer.iterations)
         self._shown = 0.0
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._live.start()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -193,6 +207,10 @@ class ProgressLine(keras.callbacks.Callback):
         self.console.print(text, highlight=False)
 
     def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self):
+        """Give the line and the cursor back; also where `fit` failed."""
         self._live.stop()
 
     def _place(self) -> str:

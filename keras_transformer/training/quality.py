@@ -13,7 +13,7 @@ from keras_transformer.data.corpus import Pair, group_references
 from keras_transformer.hypothesis import Hypothesis
 
 Examples = list[tuple[str, list[str]]]
-METRICS = ("bleu", "chrf", "wer", "exact_match")
+METRICS = ("bleu", "wer")
 Tokenize = Literal["13a", "none"]
 
 
@@ -66,7 +66,7 @@ def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) 
         raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, or None for all. Received: limit={limit}")
-    if metric in ("wer", "exact_match"):
+    if metric == "wer":
         return group_references(pairs)[:limit]
     return [(source, [target]) for source, target in islice(pairs, limit)]
 
@@ -79,7 +79,7 @@ def assess(
     Args:
         translator: a `Translator`.
         examples: from `take_examples`.
-        metric: which measure comes first: "bleu", "chrf", "wer" or "exact_match".
+        metric: "wer" (and PER) or "bleu" (and chrF).
         tokenize: sacrebleu's tokenizer for BLEU: "13a", or "none" for text that is tokenised.
 
     Raises:
@@ -96,9 +96,9 @@ def assess(
     found = [hypotheses[0] for hypotheses in translator.translate(sources)]
     seconds = time.perf_counter() - started
     texts = [hypothesis.text for hypothesis in found]
-    measures = _word_errors if metric in ("wer", "exact_match") else _translation_quality
+    measures = _word_errors if metric == "wer" else _translation_quality
     return Assessment(
-        measures=sorted(measures(texts, references, tokenize), key=lambda m: m.name != metric),
+        measures=measures(texts, references, tokenize),
         hypotheses=found,
         cross_entropy=cross_entropy(translator, examples),
         words_per_second=sum(len(source.split()) for source in sources) / seconds,

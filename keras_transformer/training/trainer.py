@@ -79,12 +79,6 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
     _fit(model, run, splits, source, target, stop, keep, console)
     step = int(model.optimizer.iterations)
-    if keep.best is None and stop.reason != "interrupt":
-        raise ValueError(
-            "The validation loss was not a number, so no model was kept. Lower "
-            "training.peak_learning_rate and train into another folder. "
-            f"Received: peak_learning_rate={recipe.training.peak_learning_rate}"
-        )
     return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
 
 
@@ -175,25 +169,30 @@ def _fit(
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
     run.trim_metrics(start)
+    progress = ProgressLine(stop, console)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
-        ProgressLine(stop, console),
+        progress,
         keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
         keep,  # last: what a checkpoint stands for has been logged
     ]
     if training.schedule == "cosine":
         callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
     epoch = start // training.evaluate_every
-    model.fit(
-        batches,
-        validation_data=validation,
-        steps_per_epoch=training.evaluate_every,
-        initial_epoch=epoch,
-        epochs=epoch - (start - training.max_steps) // training.evaluate_every,
-        shuffle=False,
-        verbose=0,
-        callbacks=callbacks,
-    )
+    try:
+        model.fit(
+            batches,
+            validation_data=validation,
+            steps_per_epoch=training.evaluate_every,
+            initial_epoch=epoch,
+            epochs=epoch - (start - training.max_steps) // training.evaluate_every,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+    finally:
+        progress.close()
+        stop.release()
 
 
 def _is_finished(step: int, seconds: float, training: TrainingConfig) -> bool:

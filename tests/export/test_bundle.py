@@ -49,6 +49,29 @@ def test_a_changed_byte_is_refused_with_the_name_of_the_file(folder):
         Bundle.open(folder).validate()
 
 
+def test_a_changed_byte_in_the_manifest_is_refused(folder):
+    path = folder / MANIFEST
+    whole = path.read_bytes()
+    Bundle.open(folder)
+    places = [i for i, byte in enumerate(whole) if not chr(byte).isspace()]
+    for place in places[::7]:
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(BundleError, match=r"manifest\.json must"):
+            Bundle.open(folder)
+
+
+def test_another_card_or_hash_in_the_manifest_is_refused(folder):
+    whole = (folder / MANIFEST).read_bytes()
+    for values in ({"card": {"licence": "MIT"}}, {"files": {}}, {"digest": "0" * 64}):
+        change(folder, **values)
+        with pytest.raises(BundleError, match=r"manifest\.json must be the file that was exported"):
+            Bundle.open(folder)
+        (folder / MANIFEST).write_bytes(whole)
+    Bundle.open(folder).validate()
+
+
 def test_a_missing_file_is_refused_with_its_name(folder):
     (folder / "model.onnx").unlink()
     with pytest.raises(BundleError, match=r"model\.onnx must be a readable file"):

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import resource
@@ -9,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
+from keras_transformer.config import RunConfig
 from keras_transformer_export import Bundle, export, onnx_model
 from keras_transformer_export.bundle import METADATA_KEY, Description, ModelCard
+from keras_transformer_export.exporter import _describe
 from keras_transformer_export.logit_proof import max_logit_difference
 from keras_transformer_export.onnx_model import Conversion
 from keras_transformer_export.parity import ParityError, verify_bundle
@@ -130,7 +133,7 @@ def test_limits_and_penalties_are_those_of_keras(
     received = dict(
         zip([o.name for o in ids_model.graph.output], run_onnx(ids_model, feeds), strict=True)
     )
-    expected = translator.search(source_ids, limit, alpha)
+    expected = translator.search(source_ids, limit or None, alpha)
     assert received["ids"].tolist() == expected.ids.tolist()
     np.testing.assert_allclose(received["scores"], expected.scores, atol=1e-5)
 
@@ -214,9 +217,17 @@ def test_ctrl_c_leaves_nothing(translator, tmp_path):
 
 def test_a_model_that_computes_in_another_type_is_refused(translator, tmp_path):
     policy = SimpleNamespace(name="mixed_float16", compute_dtype="float16")
-    other = SimpleNamespace(model=SimpleNamespace(dtype_policy=policy))
+    other = copy.copy(translator)
+    other.model = SimpleNamespace(dtype_policy=policy)
     with pytest.raises(ValueError, match=r"must compute in float32 .* 'mixed_float16'"):
         export(other, tmp_path / "bundle")
+
+
+def test_something_else_than_a_translator_is_refused(translator, tmp_path):
+    for other in (translator.model, "runs/g2p", None):
+        with pytest.raises(ValueError, match="translator must be a Translator"):
+            export(other, tmp_path / "bundle")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -240,6 +251,27 @@ def test_what_the_run_and_the_caller_know_is_in_the_card(bundle_folder):
     text = (bundle_folder / "README.md").read_text()
     assert text.startswith("# spelling\n")
     assert "- **Licence**: Made up, for everyone." in text
+
+
+@pytest.mark.parametrize("folder", ["/home/ann/secret", r"C:\Users\ann\secret"])
+def test_where_the_data_stood_is_not_told(translator, folder):
+    slash = folder[-len("/secret")]
+    data = {
+        "kind": "parallel",
+        "folder": folder,
+        "source": f"{folder}{slash}train.en",
+        "target": "train.de",
+        "validation_pairs": f"secret{slash}dev.tsv",
+    }
+    trained = copy.copy(translator)
+    trained.recipe = RunConfig.model_validate({"name": "mine", "data": data})
+    description = _describe(trained, ["onnx"], None)
+    told = description.card.recipe["data"]
+    assert "folder" not in told
+    assert (told["source"], told["target"]) == ("train.en", "train.de")
+    assert (told["validation_pairs"], told["validation_source"]) == ("dev.tsv", None)
+    assert description.card.data == "parallel"
+    assert "secret" not in description.model_dump_json()
 
 
 def test_operators_that_onnx_lacks_are_named():

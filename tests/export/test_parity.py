@@ -105,6 +105,18 @@ def test_sentences_are_those_given_then_those_held_out_then_random_ones():
     assert proof_sentences(translator, ["mine"])[-1] == "mine"
 
 
+def test_of_many_sentences_500_evenly_spaced_are_used():
+    given = [f"mine {i}" for i in range(2 * MOST_SENTENCES)]
+    used = proof_sentences(FakeTranslator(), given)
+    assert used[-MOST_SENTENCES:] == given[::2]
+
+
+@pytest.mark.parametrize("given", ["one string", ["a", "b\0"], ["a", 1]])
+def test_sentences_that_are_no_texts_are_refused(given):
+    with pytest.raises(ValueError, match="sentences"):
+        proof_sentences(FakeTranslator(), given)
+
+
 def test_sentences_fit_learned_positions():
     translator = FakeTranslator()
     translator.config = SimpleNamespace(eos_id=EOS, positions="learned", max_positions=6)

@@ -139,7 +139,7 @@ def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path
     keep.set_model(model)
     stop.set_model(model)
     first = model.get_weights()
-    for epoch, loss in enumerate((2.0, 2.5, float("nan"), None)):
+    for epoch, loss in enumerate((2.0, 2.5, None)):
         keep.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
         for weight in model.weights:
             weight.assign(weight.numpy() + 1)
@@ -149,6 +149,17 @@ def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path
         np.testing.assert_array_equal(one, other)
     assert getattr(best, "optimizer", None) is None
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_loss_that_is_not_a_number_ends_training_and_keeps_the_last_checkpoint(model, tmp_path):
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9))
+    keep.set_model(model)
+    keep.on_epoch_end(0, {"loss": 2.0, "val_loss": 2.0})
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    for logs in ({"loss": float("nan")}, {"loss": 1.0, "val_loss": float("inf")}):
+        with pytest.raises(ValueError, match="not a number.*Lower training.peak_learning_rate"):
+            keep.on_epoch_end(1, logs)
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
 
 
 def test_a_loss_above_the_best_of_earlier_sessions_is_not_kept(model, tmp_path):

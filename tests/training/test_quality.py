@@ -46,12 +46,6 @@ def test_equal_texts_have_bleu_and_chrf_of_100_with_sacrebleu_signatures():
     assert all("version:" in measure.note for measure in found.measures)
 
 
-def test_the_measure_that_was_asked_for_comes_first():
-    translator = Speller({"s": "a b c d e"})
-    found = assess(translator, [("s", ["a b c d f"])], "chrf")
-    assert [measure.name for measure in found.measures] == ["chrf", "bleu"]
-
-
 def test_cross_entropy_is_the_mean_over_tokens_of_all_references_and_their_end_symbols():
     translator = Speller({}, {"R EH D": -2.0, "R IY D": -4.0, "K AE T": -6.0})
     # three targets of three tokens and an end symbol each

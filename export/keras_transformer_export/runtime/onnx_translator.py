@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from keras_transformer.backend import install_hint
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.search_options import check_search_options, in_chunks
 from keras_transformer.text.validation import check_texts
 from keras_transformer_export.bundle import (
     MANIFEST,
@@ -84,7 +85,7 @@ class OnnxTranslator:
         if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
             raise RuntimeError(
                 "device='cuda' cannot be used: ONNX Runtime could not start its CUDA provider and "
-                'wrote the reason above. Install "keras-transformer[runtime-gpu]".'
+                f"wrote the reason above. {install_hint('runtime-gpu')}"
             )
         self.description = _describe(self.path, session)
         self._session: Any = session
@@ -101,9 +102,10 @@ class OnnxTranslator:
 
         Args:
             texts: any number of texts, the empty text included.
-            beam_size: 1: this file has greedy search.
+            beam_size: 1: greedy.
             num_hypotheses: hypotheses for each text: 1.
-            length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
+            length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability;
+                from 0.
             max_decoding_length: most target tokens, end symbol included; None: source + 50.
 
         Returns:
@@ -113,7 +115,7 @@ class OnnxTranslator:
             ValueError: an option out of range, a text with U+0000 or a lone surrogate, a text
                 too long for learned positions, or a closed translator.
         """
-        _check_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
+        check_search_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
         checked = check_texts(texts)
         results: list[list[Hypothesis]] = [[] for _ in checked]
         for indices in _batches(checked):
@@ -129,14 +131,11 @@ class OnnxTranslator:
         """Translate a stream of any length in constant memory, `chunk_size` texts at a time.
 
         `options` are those of `translate`; the order is kept.
+
+        Raises:
+            ValueError: as `translate`, or `chunk_size` is not an integer from 1.
         """
-        chunk: list[str] = []
-        for line in lines:
-            chunk.append(line)
-            if len(chunk) == chunk_size:
-                yield from self.translate(chunk, **options)
-                chunk = []
-        if chunk:
+        for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
 
     def close(self) -> None:
@@ -204,8 +203,7 @@ def _import_runtime() -> tuple[Any, str]:
         extensions = importlib.import_module("onnxruntime_extensions")
     except ImportError as error:
         raise ImportError(
-            "ONNX Runtime and its extensions are needed. Install them with: "
-            'pip install "keras-transformer[runtime]"'
+            f"ONNX Runtime and its extensions are needed. {install_hint('runtime-cpu')}"
         ) from error
     return onnxruntime, extensions.get_library_path()
 
@@ -220,9 +218,8 @@ def _providers(onnxruntime: Any, device: Device) -> list[str]:
         return ["CUDAExecutionProvider", *cpu]
     if device == "cuda":
         raise RuntimeError(
-            f"device='cuda' cannot be used: {reason}. Install "
-            '"keras-transformer[runtime-gpu]" on a machine with an NVIDIA driver, or choose '
-            "device='cpu'."
+            f"device='cuda' cannot be used: {reason}. Choose device='cpu', or use a machine with "
+            f"an NVIDIA driver. {install_hint('runtime-gpu')}"
         )
     return cpu
 
@@ -262,25 +259,6 @@ def _describe(path: Path, session: Any) -> Description:
             f"Received: a model with the inputs {', '.join(inputs)}"
         )
     return description
-
-
-def _check_options(
-    beam_size: int, num_hypotheses: int, length_penalty: float, max_decoding_length: int | None
-) -> None:
-    for name, value in (("beam_size", beam_size), ("num_hypotheses", num_hypotheses)):
-        if value != 1:
-            raise ValueError(
-                f"{name} must be 1: this file has greedy search. Received: {name}={value}"
-            )
-    if not math.isfinite(length_penalty):
-        raise ValueError(
-            f"length_penalty must be a finite number. Received: length_penalty={length_penalty}"
-        )
-    if max_decoding_length is not None and max_decoding_length < 1:
-        raise ValueError(
-            "max_decoding_length must be 1 or more, or None for the source length + 50. "
-            f"Received: max_decoding_length={max_decoding_length}"
-        )
 
 
 def _batches(texts: list[str]) -> Iterator[list[int]]:

@@ -1,0 +1,54 @@
+"""The examples in the docstrings of public modules give what they say."""
+
+import doctest
+import importlib
+import os
+
+import numpy as np
+import pytest
+
+MODULES = [
+    "config",
+    "data.builtin",
+    "data.corpus",
+    "data.pipeline",
+    "evaluation",
+    "layers.attention",
+    "layers.decoder",
+    "layers.embedding",
+    "layers.encoder",
+    "layers.feed_forward",
+    "layers.masks",
+    "layers.positional",
+    "layers.similarity",
+    "model",
+    "text.graph_tokenizer",
+    "text.tokenizer",
+    "text.validation",
+    "training.losses",
+    "training.metrics",
+    "training.schedules",
+    "translator",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_the_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"keras_transformer.{name}")
+    result = doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def test_every_module_with_an_example_is_tried():
+    root = os.path.dirname(importlib.import_module("keras_transformer").__file__)
+    with_examples = set()
+    for folder, _, files in os.walk(root):
+        for file in files:
+            path = os.path.join(folder, file)
+            if file.endswith(".py"):
+                with open(path, encoding="utf-8") as source:
+                    if ">>> " in source.read():
+                        name = os.path.relpath(path, root).removesuffix(".py")
+                        with_examples.add(name.replace(os.sep, "."))
+    assert with_examples <= set(MODULES)
