@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
+import numbers
 from collections.abc import Iterable, Iterator
 
 LARGEST = 2**31 - 1  # of an int32
+STRONGEST_PENALTY = 100
 
 
 def check_search_options(
@@ -26,10 +27,11 @@ def check_search_options(
             raise ValueError(
                 f"{name} must be 1: this version decodes greedily. Received: {name}={value!r}"
             )
-    number = isinstance(length_penalty, int | float) and not isinstance(length_penalty, bool)
-    if not number or not math.isfinite(length_penalty) or length_penalty < 0:
+    number = isinstance(length_penalty, numbers.Real) and not isinstance(length_penalty, bool)
+    if not number or not 0 <= length_penalty <= STRONGEST_PENALTY:
         raise ValueError(
-            "length_penalty must be a number from 0; 0 leaves log-probabilities as they are. "
+            f"length_penalty must be a number from 0 to {STRONGEST_PENALTY}; 0 leaves "
+            "log-probabilities as they are. "
             f"Received: length_penalty={length_penalty!r}"
         )
     if max_decoding_length is not None:
@@ -54,8 +56,10 @@ def in_chunks(lines: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
     """Yield lists of `chunk_size` lines, the last one shorter; holds one of them at a time.
 
     Raises:
-        ValueError: `chunk_size` is not an integer from 1.
+        ValueError: `chunk_size` is not an integer from 1, or one string in place of lines.
     """
+    if isinstance(lines, str):
+        raise ValueError(f"lines must be several texts. Put one in a list. Received: {lines!r}")
     check_count("chunk_size", chunk_size)
     iterator = iter(lines)
     while chunk := list(itertools.islice(iterator, chunk_size)):
