@@ -48,7 +48,7 @@ def test_quiet_leaves_what_the_user_has_set(monkeypatch):
 
 def test_a_missing_tensorflow_says_which_extra_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ImportError, match=r'pip install "keras-transformer\[train\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[train\]"'):
         backend.import_tensorflow()
 
 

@@ -402,7 +402,6 @@ def test_options_reach_the_translator_and_scores_stand_before_a_tab(tiny_run, mo
     assert result.stdout == "-1.0000\tA\n-1.0000\tB\n"
     assert given[-1] == {
         "beam_size": 1,
-        "num_hypotheses": 1,
         "length_penalty": 1.0,
         "max_decoding_length": 9,
     }

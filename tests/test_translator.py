@@ -232,3 +232,31 @@ def test_a_run_folder_loads_as_a_translator(tiny_run):
     assert translator.held_out == [source for source, _ in tiny_run.held_out()]
     [[hypothesis]] = translator.translate(["1 2 3"])
     assert set(hypothesis.text.split()) <= set("0123456789⁇")
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[5, -1, 3]], "source_ids must be from 0 to .*ids from -1 to 5"),
+        ([[5, 2**33 + 5, 3]], "source_ids must be from 0 to .*8589934597"),
+        ([[5.7, 3.0]], "source_ids must be integers.*float64"),
+        ([5, 3], r"source_ids must be integers \[B, S\].*shape \(2,\)"),
+    ],
+)
+def test_ids_outside_the_vocabulary_are_never_searched(translator, ids, message):
+    with pytest.raises(ValueError, match=message):
+        translator.search(ids)
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "message"),
+    [
+        ([[-2, 3]], [[5, 3]], r"source_rows\[0\] must be from 0 to .*-2"),
+        ([[5, 3]], [[5, 3], [6, 3]], "must be equally many.*1 and 2"),
+        ([[5, 3], [6, 3]], [[5, 3], [10**6, 3]], r"target_rows\[1\] must be from 0 to"),
+        ([[5, 3]], [[]], r"target_rows\[0\] must end with the end symbol"),
+    ],
+)
+def test_ids_outside_the_vocabulary_are_never_scored(translator, sources, targets, message):
+    with pytest.raises(ValueError, match=message):
+        translator.score_ids(sources, targets)

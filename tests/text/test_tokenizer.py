@@ -259,5 +259,5 @@ def test_threads_share_one_tokenizer(tokenizer):
 
 def test_without_sentencepiece_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(ImportError, match=r'pip install "keras-transformer\[train\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[train\]"'):
         Tokenizer.train(LINES, 30, "char")

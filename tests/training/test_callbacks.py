@@ -100,7 +100,9 @@ def test_the_first_ctrl_c_ends_training_after_the_step_and_saves(model, tmp_path
 
 
 def test_the_second_ctrl_c_ends_it_at_once(model):
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    # a shell starts what runs in its background without this handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
@@ -110,7 +112,7 @@ def test_the_second_ctrl_c_ends_it_at_once(model):
         with pytest.raises(KeyboardInterrupt):
             fit(model, [At(2, twice), StopAt(max_steps=100)])
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_cosine_warms_up_and_ends_at_zero_with_the_last_step(model):

@@ -1,7 +1,9 @@
 """Tiny runs; that a model learns something worth having is shown by the end-to-end tests."""
 
 import csv
+import errno
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -151,3 +153,18 @@ def test_the_optimizer_is_the_recipes(tiny_run, tiny_recipe):
 
 def test_a_folder_of_a_run_reopens(tiny_run, tiny_recipe):
     assert RunFolder.open(tiny_run.path).recipe == tiny_recipe
+
+
+def test_a_failing_fit_gives_the_cursor_and_ctrl_c_back(tiny_recipe, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("keras_transformer.training.callbacks.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train(tiny_recipe, tmp_path / "run", console)
+    assert screen.getvalue().count("\x1b[?25l") == screen.getvalue().count("\x1b[?25h") == 1
+    assert signal.getsignal(signal.SIGINT) is before
