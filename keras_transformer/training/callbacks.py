@@ -22,9 +22,9 @@ class StopAt(keras.callbacks.Callback):
     """Ends `fit` cleanly at a step, after a time, or on the first Ctrl-C.
 
     Args:
-        max_steps: optimizer steps in all, those of earlier sessions included.
+        max_steps: optimizer steps in all, those before a resume included.
         max_minutes: wall time in all, or None.
-        seconds_before: time already spent by earlier sessions.
+        seconds_before: time spent before the resume.
 
     Attributes:
         reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None.
@@ -41,7 +41,7 @@ class StopAt(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """Training time so far, earlier sessions included."""
+        """Training time so far, before and after a resume."""
         return self.seconds_before + time.monotonic() - self._started
 
     def used(self, step: int) -> float:

@@ -36,7 +36,7 @@ HELD_OUT = 500
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training session ended."""
+    """How a call of `train` ended."""
 
     run: RunFolder
     reason: str  # steps, time, interrupt; finished: there was nothing left to do
