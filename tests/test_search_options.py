@@ -29,9 +29,8 @@ def test_what_the_search_cannot_honour_is_refused(options, message):
 
 
 def test_what_it_can_honour_passes_also_as_numpy_scalars():
-    check_search_options()
-    check_search_options(1, 1, np.float32(0.6), np.int64(7))
-    check_search_options(1, 1, 0, None)
+    for options in ((), (1, 1, np.float32(0.6), np.int64(7)), (1, 1, 0, None)):
+        assert check_search_options(*options) is None
 
 
 def test_chunks_hold_no_more_than_they_yield():
