@@ -60,7 +60,10 @@ def root(
 @app.command()
 def demo(
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="Minutes of training; more gives fewer errors.")
+        float,
+        typer.Option(
+            min=0.1, help="Minutes of training; more gives fewer errors, up to 4,000 steps."
+        ),
     ] = 8.0,
     folder: Annotated[
         Path, typer.Option(help="Where the run and the exported files are kept.")
