@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -55,11 +55,14 @@ def import_tensorflow() -> Any:
 def start() -> None:
     """Prepare for `import keras`: call it before the first one of a module.
 
-    On the TensorFlow backend Keras loads TensorFlow with all it writes to the screen, and before
-    onnxruntime-extensions; see `import_tensorflow`.
+    Keras loads TensorFlow where it is installed, whatever its backend, with all that TensorFlow
+    writes to the screen, and before onnxruntime-extensions; see `import_tensorflow`.
     """
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    try:
         import_tensorflow()
+    except ImportError:
+        if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+            raise
 
 
 def keep_freed_memory() -> None:
@@ -95,37 +98,87 @@ def _native_stderr_silenced() -> Any:
         os.close(saved)
 
 
-def compile(function: Callable[..., Any], signature: list[tuple[tuple[Any, ...], str]]) -> Any:
-    """Return `function` as one compiled graph on TensorFlow (`tf.function`).
+def choose(name: str) -> None:
+    """Use a Keras backend whatever the environment says. Call it before Keras loads.
+
+    Raises:
+        RuntimeError: Keras has loaded with another backend.
+    """
+    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
+        raise RuntimeError(
+            f"The Keras backend must be {name!r}, and Keras has loaded with another. Start a new "
+            f"process with KERAS_BACKEND={name}. "
+            f"Received: backend={sys.modules['keras'].backend.backend()!r}"
+        )
+    os.environ["KERAS_BACKEND"] = name
+
+
+def needs_fixed_shapes() -> bool:
+    """Whether a compiled function is one for each shape, and no shape may change in a loop."""
+    import keras
+
+    return keras.backend.backend() == "jax"
+
+
+def compile(
+    function: Callable[..., Any],
+    signature: list[tuple[tuple[Any, ...], str]],
+    variables: Sequence[Any] = (),
+) -> Any:
+    """Return `function` compiled: `tf.function` on TensorFlow, `jax.jit` on JAX.
 
     Args:
         function: takes tensors by position.
         signature: shape and dtype of each argument; None is a size that may change from call
-            to call, so that one trace serves them all.
+            to call. On TensorFlow one trace serves them all, on JAX each shape compiles anew.
+        variables: the Keras variables that the function reads. JAX would keep the values they
+            have now.
 
     Raises:
-        NotImplementedError: the active Keras backend is not TensorFlow.
+        NotImplementedError: the active Keras backend is neither.
     """
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError(
-            "Decoding is compiled on the TensorFlow backend. Set KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
+    if keras.backend.backend() == "tensorflow":
+        tf = import_tensorflow()
+        return tf.function(
+            function, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature]
         )
-    tf = import_tensorflow()
-    return tf.function(
-        function, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    if keras.backend.backend() == "jax":
+        return _compile_with_jax(function, [dtype for _, dtype in signature], variables)
+    raise NotImplementedError(
+        "The Keras backend must be TensorFlow or JAX. Set KERAS_BACKEND=tensorflow. "
+        f"Received: backend={keras.backend.backend()!r}"
     )
 
 
+def _compile_with_jax(
+    function: Callable[..., Any], dtypes: list[str], variables: Sequence[Any]
+) -> Callable[..., Any]:
+    import jax
+    import keras
+    import numpy as np
+
+    @jax.jit
+    def compiled(values: list[Any], *arguments: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arguments)
+
+    def run(*arguments: Any) -> Any:
+        arrays = (np.asarray(a, dtype) for a, dtype in zip(arguments, dtypes, strict=True))
+        return compiled([variable.value for variable in variables], *arrays)
+
+    return run
+
+
 def make_deterministic(seed: int) -> None:
-    """Seed every generator and make TensorFlow's operations repeat bit for bit on one machine."""
-    tf = import_tensorflow()
+    """Seed every generator; on TensorFlow, make operations repeat bit for bit on one machine."""
+    start()
     import keras
 
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if keras.backend.backend() == "tensorflow":
+        import_tensorflow().config.experimental.enable_op_determinism()
 
 
 def concrete(tensor: Any) -> Any:
@@ -136,4 +189,7 @@ def concrete(tensor: Any) -> Any:
         return np.asarray(tensor)
     if "tensorflow" in sys.modules and sys.modules["tensorflow"].is_tensor(tensor):
         return tensor.numpy() if hasattr(tensor, "numpy") else None
+    if "jax" in sys.modules and isinstance(tensor, sys.modules["jax"].Array):
+        traced = isinstance(tensor, sys.modules["jax"].core.Tracer)
+        return None if traced else np.asarray(tensor)
     return None

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-Similarity = Literal["scaled_dot"]
-Positions = Literal["sinusoidal", "learned"]
+SIMILARITY_NAMES = (
+    "scaled_dot", "dot", "general", "additive", "concat", "linear_concat", "cosine",
+)  # fmt: skip
+Positions = Literal["sinusoidal", "learned", "rotary"]
 PositionLayout = Literal["interleaved", "halves"]
 Embeddings = Literal["shared", "tied", "separate"]
 Activation = Literal["relu", "gelu", "silu"]
@@ -68,15 +79,81 @@ def within(section: str, message: str) -> str:
     )
 
 
-class TransformerConfig(Settings):
+class SequenceConfig(Settings):
+    """What search and translators know of a model: its vocabularies and their special ids."""
+
+    source_vocab_size: int = Field(ge=5)
+    target_vocab_size: int = Field(ge=5)
+    pad_id: int = Field(default=0, ge=0)
+    unk_id: int = Field(default=1, ge=0)
+    bos_id: int = Field(default=2, ge=0)
+    eos_id: int = Field(default=3, ge=0)
+    decoder_start_id: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _ids_fit(self) -> Self:
+        if self.pad_id == self.eos_id:
+            raise ValueError(
+                "pad_id and eos_id must differ, or the end of a text could not be told from "
+                f"padding. Received: pad_id={self.pad_id}, eos_id={self.eos_id}"
+            )
+        smallest = min(self.source_vocab_size, self.target_vocab_size)
+        for name in ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id"):
+            value = getattr(self, name)
+            if value is not None and value >= smallest:
+                raise ValueError(
+                    f"{name} must be inside both vocabularies, below {smallest}. "
+                    f"Received: {name}={value}"
+                )
+        return self
+
+    @staticmethod
+    def tokenizer_fields(source: Any, target: Any) -> dict[str, Any]:
+        """Return the fields that two tokenizers settle: vocabulary sizes and special ids."""
+        if any(getattr(source, i) != getattr(target, i) for i in ("pad_id", "eos_id")):
+            raise ValueError(
+                "source and target tokenizers must agree on pad_id and eos_id. "
+                f"Received: source pad {source.pad_id}, eos {source.eos_id}; "
+                f"target pad {target.pad_id}, eos {target.eos_id}"
+            )
+        return {
+            "source_vocab_size": source.vocab_size,
+            "target_vocab_size": target.vocab_size,
+            "pad_id": target.pad_id,
+            "unk_id": target.unk_id,
+            "bos_id": target.bos_id,
+            "eos_id": target.eos_id,
+        }
+
+    @property
+    def start_id(self) -> int:
+        """The id that starts decoding: `decoder_start_id`, or `bos_id` when that is None."""
+        return self.bos_id if self.decoder_start_id is None else self.decoder_start_id
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Tokens that decoding never outputs: the pad and the start, unless it also ends."""
+        return tuple(sorted({self.pad_id, self.start_id} - {self.eos_id}))
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a source or a target, or None where any length is possible."""
+        return None
+
+
+class TransformerConfig(SequenceConfig):
     """Architecture of the encoder-decoder Transformer ('Attention Is All You Need', section 3).
 
     Sizes carry the paper's names. `key_dim` and `value_dim` are sizes per head and default to
-    `d_model // num_heads`. `final_norm=None` follows `norm_first`; `embedding_dropout=None`
+    `d_model // num_heads`. `similarity` is a name (see `keras_transformer.layers`), the
+    registered name of a class of your own ('package>Class'), or a layer, of which every
+    attention gets a copy. `final_norm=None` follows `norm_first`; `embedding_dropout=None`
     follows `dropout`. `embeddings` is `shared` (one matrix for source, target and output; both
-    vocabularies must be one), `tied` (target and output) or `separate`. `position_layout` is
-    `interleaved` as in the paper (sine and cosine alternate) or `halves` (all sines, then all
-    cosines). `max_positions` bounds the length for learned positions only.
+    vocabularies must be one), `tied` (target and output) or `separate`. `positions` are
+    `sinusoidal` or `learned` vectors added to the embeddings, or `rotary`: turned into the
+    queries and keys of self-attention. `position_layout` is `interleaved` as in the paper (sine
+    and cosine alternate) or `halves` (all sines, then all cosines). `max_positions` bounds the
+    length for learned positions only.
 
     Raises:
         ValueError: a size out of range, an unknown key, or fields that contradict each other.
@@ -86,8 +163,6 @@ class TransformerConfig(Settings):
         128
     """
 
-    source_vocab_size: int = Field(ge=5)
-    target_vocab_size: int = Field(ge=5)
     num_encoder_layers: int = Field(default=6, ge=1)
     num_decoder_layers: int = Field(default=6, ge=1)
     d_model: int = Field(default=512, ge=2)
@@ -95,7 +170,7 @@ class TransformerConfig(Settings):
     num_heads: int = Field(default=8, ge=1)
     key_dim: int | None = Field(default=None, ge=1)
     value_dim: int | None = Field(default=None, ge=1)
-    similarity: Similarity = "scaled_dot"
+    similarity: str | dict[str, Any] = "scaled_dot"
     norm_first: bool = False
     final_norm: bool | None = None
     layer_norm_epsilon: float = Field(default=1e-5, gt=0)
@@ -110,11 +185,16 @@ class TransformerConfig(Settings):
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     feed_forward_dropout: float = Field(default=0.0, ge=0, lt=1)
     embedding_dropout: float | None = Field(default=None, ge=0, lt=1)
-    pad_id: int = Field(default=0, ge=0)
-    unk_id: int = Field(default=1, ge=0)
-    bos_id: int = Field(default=2, ge=0)
-    eos_id: int = Field(default=3, ge=0)
-    decoder_start_id: int | None = Field(default=None, ge=0)
+
+    @field_validator("similarity", mode="before")
+    @classmethod
+    def _similarity_as_text(cls, value: Any) -> Any:
+        """Turn a layer into its serialized form."""
+        if not hasattr(value, "prepare_key"):
+            return value
+        import keras
+
+        return keras.saving.serialize_keras_object(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -134,19 +214,21 @@ class TransformerConfig(Settings):
                 f"or one tokenizer. Received: source_vocab_size={self.source_vocab_size}, "
                 f"target_vocab_size={self.target_vocab_size}"
             )
-        if self.pad_id == self.eos_id:
+        similarity = self.similarity  # whether a registered class exists is for Keras to say
+        own = not isinstance(similarity, str) or ">" in similarity
+        if not own and similarity not in SIMILARITY_NAMES:
             raise ValueError(
-                "pad_id and eos_id must differ, or the end of a text could not be told from "
-                f"padding. Received: pad_id={self.pad_id}, eos_id={self.eos_id}"
+                f"similarity must be one of {', '.join(SIMILARITY_NAMES)}, the name of a "
+                "registered class ('package>Class'), or a layer."
+                f"{nearest(similarity, list(SIMILARITY_NAMES))} "
+                f"Received: similarity={similarity!r}"
             )
-        smallest = min(self.source_vocab_size, self.target_vocab_size)
-        for name in ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id"):
-            value = getattr(self, name)
-            if value is not None and value >= smallest:
-                raise ValueError(
-                    f"{name} must be inside both vocabularies, below {smallest}. "
-                    f"Received: {name}={value}"
-                )
+        if self.positions == "rotary" and self.key_size % 2:
+            raise ValueError(
+                "positions='rotary' turn the components of queries and keys in pairs, so a head "
+                "must have an even number of them. Change key_dim or num_heads. "
+                f"Received: {self.key_size} components a head"
+            )
         return self
 
     @classmethod
@@ -177,32 +259,14 @@ class TransformerConfig(Settings):
 
         Embeddings are `shared` when both tokenizers are one, else `tied`.
         """
-        if any(getattr(source, i) != getattr(target, i) for i in ("pad_id", "eos_id")):
-            raise ValueError(
-                "source and target tokenizers must agree on pad_id and eos_id. "
-                f"Received: source pad {source.pad_id}, eos {source.eos_id}; "
-                f"target pad {target.pad_id}, eos {target.eos_id}"
-            )
-        sizes: dict[str, Any] = {
-            "source_vocab_size": source.vocab_size,
-            "target_vocab_size": target.vocab_size,
-            "embeddings": "shared" if source == target else "tied",
-            "pad_id": target.pad_id,
-            "unk_id": target.unk_id,
-            "bos_id": target.bos_id,
-            "eos_id": target.eos_id,
-        }
+        sizes = cls.tokenizer_fields(source, target)
+        sizes["embeddings"] = "shared" if source == target else "tied"
         return cls.preset(name, **(sizes | fields))
 
     @property
-    def start_id(self) -> int:
-        """The id that starts decoding: `decoder_start_id`, or `bos_id` when that is None."""
-        return self.bos_id if self.decoder_start_id is None else self.decoder_start_id
-
-    @property
-    def banned_ids(self) -> tuple[int, ...]:
-        """Tokens that decoding never outputs: the pad and the start, unless it also ends."""
-        return tuple(sorted({self.pad_id, self.start_id} - {self.eos_id}))
+    def longest(self) -> int | None:
+        """`max_positions` where positions are learned, else None."""
+        return self.max_positions if self.positions == "learned" else None
 
     @property
     def key_size(self) -> int:
@@ -213,6 +277,33 @@ class TransformerConfig(Settings):
     def value_size(self) -> int:
         """Size of one head's values."""
         return self.d_model // self.num_heads if self.value_dim is None else self.value_dim
+
+
+class RNNSearchConfig(SequenceConfig):
+    """Architecture of the recurrent encoder-decoder with attention (Bahdanau et al. 2015).
+
+    Sizes default to the paper's (section A.2.3): `d_embedding` is its m, `hidden_size` its n (of
+    each direction of the encoder, and of the decoder), `units` its n' (hidden layer of the
+    alignment), `maxout_size` its l. The paper trains without `dropout`.
+
+    Raises:
+        ValueError: a size out of range, an unknown key, or ids that contradict each other.
+
+    Example:
+        >>> RNNSearchConfig(source_vocab_size=100, target_vocab_size=80).hidden_size
+        1000
+    """
+
+    d_embedding: int = Field(default=620, ge=1)
+    hidden_size: int = Field(default=1000, ge=1)
+    units: int = Field(default=1000, ge=1)
+    maxout_size: int = Field(default=500, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @classmethod
+    def for_tokenizers(cls, source: Any, target: Any, **fields: Any) -> Self:
+        """Return a config sized for two tokenizers, with their special ids."""
+        return cls(**(cls.tokenizer_fields(source, target) | fields))
 
 
 class DataConfig(Settings):
@@ -293,14 +384,36 @@ OF_TOKENIZERS = {
 }  # fmt: skip
 
 
+# What may differ from a model that training starts from: nothing that its weights depend on.
+DROPOUTS = {"dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout"}
+
+
 class ModelConfig(Settings):
-    """A preset and the `TransformerConfig` fields that differ from it."""
+    """A preset and the `TransformerConfig` fields that differ from it; or a model to start from.
+
+    `start_from` is the folder of a training run or of a Marian checkpoint (OPUS-MT). Tokenizers,
+    sizes and weights are then its own, and `overrides` may set dropout rates only. The run adds
+    the `architecture` it found there, so that it can do without that folder later.
+    """
 
     preset: Literal["tiny", "small", "base", "big"] = "tiny"
     overrides: dict[str, Any] = Field(default_factory=dict)
+    start_from: str | None = None
+    architecture: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _what_counts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        idle = {"preset"} if self.start_from is not None else {"start_from", "architecture"}
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name not in idle}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.start_from is not None:
+            self._check_start()
+            return self
+        if self.architecture is not None:
+            raise ValueError("architecture is added by a run that has start_from. Leave it out.")
         for name in sorted(OF_TOKENIZERS & self.overrides.keys()):
             raise ValueError(
                 f"overrides.{name} comes from the tokenizers. Leave it out. "
@@ -312,6 +425,25 @@ class ModelConfig(Settings):
         except ValueError as error:
             raise ValueError(within("overrides", str(error))) from None
         return self
+
+    def _check_start(self) -> None:
+        if "preset" in self.model_fields_set:
+            raise ValueError(
+                "preset must be left out beside start_from, which brings its own sizes. "
+                f"Received: preset={self.preset!r}"
+            )
+        for name in sorted(self.overrides.keys() - DROPOUTS):
+            raise ValueError(
+                f"overrides.{name} must be left out beside start_from: its weights depend on it. "
+                f"Only {', '.join(sorted(DROPOUTS))} may differ. "
+                f"Received: overrides.{name}={self.overrides[name]!r}"
+            )
+        try:
+            known = self.architecture or {"source_vocab_size": 1000, "target_vocab_size": 1000}
+            TransformerConfig(**(known | self.overrides))
+        except ValueError as error:
+            section = "overrides" if self.architecture is None else "architecture"
+            raise ValueError(within(section, str(error))) from None
 
 
 class TrainingConfig(Settings):
@@ -355,19 +487,51 @@ class RunConfig(Settings):
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
 
+    @model_serializer(mode="wrap")
+    def _what_counts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if self.model.start_from is not None:
+            values.pop("tokenizer", None)
+        return values
+
     @model_validator(mode="after")
-    def _positions_reach(self) -> Self:
-        sizes = {"source_vocab_size": 1000, "target_vocab_size": 1000}
-        architecture = TransformerConfig.preset(self.model.preset, **(sizes | self.model.overrides))
-        longest = max(self.data.max_source_length, self.data.max_target_length)
-        if architecture.positions == "learned" and architecture.max_positions < longest:
+    def _tokenizers_of_the_start(self) -> Self:
+        if self.model.start_from is not None and "tokenizer" in self.model_fields_set:
             raise ValueError(
-                "model.overrides.max_positions must reach the longest text that data lets "
-                f"through, because positions are learned. Raise it to {longest}, or lower "
-                "data.max_source_length and data.max_target_length. "
-                f"Received: max_positions={architecture.max_positions}"
+                "tokenizer must be left out beside model.start_from, which brings its own. "
+                f"Received: model.start_from={self.model.start_from!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _positions_reach(self) -> Self:
+        architecture = self._architecture()
+        if architecture is None:
+            return self
+        longest = max(self.data.max_source_length, self.data.max_target_length)
+        if architecture.positions == "learned" and architecture.max_positions < longest:
+            most = architecture.max_positions
+            fixed = self.model.start_from is not None
+            advice = (
+                f"Lower data.max_source_length and data.max_target_length to {most}"
+                if fixed
+                else f"Raise it to {longest}, or lower data.max_source_length and "
+                "data.max_target_length"
+            )
+            raise ValueError(
+                f"model.{'architecture' if fixed else 'overrides'}.max_positions must reach the "
+                "longest text that data lets through, because positions are learned. "
+                f"{advice}. Received: max_positions={most}"
+            )
+        return self
+
+    def _architecture(self) -> TransformerConfig | None:
+        """Return what is known of the model before its tokenizers are."""
+        if self.model.start_from is None:
+            sizes = {"source_vocab_size": 1000, "target_vocab_size": 1000}
+            return TransformerConfig.preset(self.model.preset, **(sizes | self.model.overrides))
+        found = self.model.architecture
+        return None if found is None else TransformerConfig(**found)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -4,6 +4,8 @@ from keras_transformer import backend
 
 backend.start()
 
+from typing import Any, NamedTuple
+
 import keras
 from keras import layers, ops
 
@@ -13,10 +15,22 @@ from keras_transformer.layers.embedding import TokenEmbedding
 from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.positional import PositionalEmbedding
+from keras_transformer.sequence_model import SequenceModel
+
+
+class AttentionScores(NamedTuple):
+    """The attention weights of a whole model, float32, for B sentence pairs.
+
+    `cross[0]` are those of the first sentence, with the axes layer, head, target, source.
+    """
+
+    encoder: Any  # [B, L, N, S, S]
+    causal: Any  # [B, L, N, T, T]
+    cross: Any  # [B, L, N, T, S]
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
-class Transformer(keras.Model):
+class Transformer(SequenceModel):
     """The Transformer of 'Attention Is All You Need' (Vaswani et al. 2017).
 
     Args:
@@ -69,11 +83,12 @@ class Transformer(keras.Model):
             if config.embeddings == "separate"
             else None
         )
-        self._loss_per_token = keras.metrics.Mean(name="loss_per_token")
         self.build([(None, None), (None, None)])
 
     def _positions(self, name):
         config = self.config
+        if config.positions == "rotary":
+            return None  # attention layers turn queries and keys
         return PositionalEmbedding(
             config.positions,
             config.position_layout,
@@ -89,14 +104,19 @@ class Transformer(keras.Model):
             "attention_dropout", "feed_forward_dropout", "norm_first", "final_norm",
             "layer_norm_epsilon",
         )  # fmt: skip
-        return {"dtype": self.dtype_policy, **{name: getattr(config, name) for name in same}}
+        return {
+            **{name: getattr(config, name) for name in same},
+            "rotary_layout": config.position_layout if config.positions == "rotary" else None,
+            "dtype": self.dtype_policy,
+        }
 
     def build(self, input_shape):
         vectors = (None, None, self.config.d_model)
         for layer in {id(e): e for e in (self.token_embedding, self.source_embedding)}.values():
             layer.build()
-        self.source_positions.build(vectors)
-        self.target_positions.build(vectors)
+        for positions in (self.source_positions, self.target_positions):
+            if positions is not None:
+                positions.build(vectors)
         self.encoder.build(vectors)
         self.decoder.build(vectors, vectors)
         if self.output_projection is not None:
@@ -108,7 +128,7 @@ class Transformer(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        source_ids, target_in = self._unpack(inputs)
+        source_ids, target_in = self.unpack(inputs)
         memory = self.encode(source_ids, training=training)
         return self.decode(target_in, memory, self.source_mask(source_ids), training=training)
 
@@ -118,9 +138,18 @@ class Transformer(keras.Model):
 
     def encode(self, source_ids, training=None):
         """Return the memory `[B, S, D]` of the source ids `[B, S]`."""
-        x = self.source_positions(self.source_embedding(source_ids))
-        x = self.embedding_dropout(x, training=training)
+        x = self._embed_source(source_ids, training)
         return self.encoder(x, self.source_mask(source_ids), training=training)
+
+    def _embed_source(self, source_ids, training=None):
+        x = self.source_embedding(source_ids)
+        x = x if self.source_positions is None else self.source_positions(x)
+        return self.embedding_dropout(x, training=training)
+
+    def _embed_target(self, target_in, training=None):
+        x = self.token_embedding(target_in)
+        x = x if self.target_positions is None else self.target_positions(x)
+        return self.embedding_dropout(x, training=training)
 
     def decode(self, target_in, memory, memory_mask, training=None):
         """Return logits `[B, T, V]` of every target position, all at once.
@@ -131,8 +160,7 @@ class Transformer(keras.Model):
             memory_mask: boolean `[B, 1, S]` from `source_mask`.
             training: whether dropout is on.
         """
-        x = self.target_positions(self.token_embedding(target_in))
-        x = self.embedding_dropout(x, training=training)
+        x = self._embed_target(target_in, training)
         x = self.decoder(x, memory, memory_mask, training=training)
         logits = self._logits(ops.reshape(x, (-1, self.config.d_model)))
         return ops.reshape(logits, (-1, ops.shape(target_in)[1], self.config.target_vocab_size))
@@ -155,14 +183,16 @@ class Transformer(keras.Model):
         """
         return self.decoder.project_memory(self.encode(source_ids), self.source_mask(source_ids))
 
-    def init_cache(self, memory):
+    def init_cache(self, memory, capacity=None):
         """Return an empty cache for the rows of `memory`, from `project_memory`.
 
-        It grows by one position with each `decode_step`. Its first length is a tensor, so that a
-        compiled loop lets it grow.
+        Args:
+            memory: a `Memory`.
+            capacity: None: the cache grows by one position with each `decode_step`. A Python int:
+                buffers of that many positions, for compilers that want fixed shapes: JAX, and
+                TensorFlow under `jit_compile`. Both give the same logits.
         """
-        rows = ops.shape(memory.attention_mask)[0]
-        return self.decoder.init_cache(rows, rows * 0)
+        return self.decoder.init_cache(ops.shape(memory.attention_mask)[0], capacity)
 
     def decode_step(self, ids, step, cache, memory):
         """Decode one position.
@@ -174,57 +204,27 @@ class Transformer(keras.Model):
             memory: from `project_memory`.
 
         Returns:
-            float32 logits `[R, V]` and the grown cache.
+            float32 logits `[R, V]` and the cache with this position in it.
         """
-        x = self.target_positions.step(self.token_embedding(ids), step)
-        rows, cache = self.decoder.step(x, cache, memory)
+        x = self.token_embedding(ids)
+        if self.target_positions is not None:
+            x = self.target_positions.step(x, step)
+        rows, cache = self.decoder.step(x, step, cache, memory)
         return self._logits(rows), cache
 
-    def _unpack(self, inputs):
-        if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
-            raise ValueError(
-                "inputs must be a pair (source_ids [B, S], target_in [B, T]). "
-                f"Received: {type(inputs).__name__}"
-            )
-        return inputs
+    def attention_scores(self, source_ids, target_in):
+        """Return what every head of every layer attends to.
 
-    @property
-    def tokens_seen(self):
-        """Real target tokens of the current epoch of `fit` so far."""
-        return int(self._loss_per_token.count)
+        Args:
+            source_ids: `[B, S]`.
+            target_in: `[B, T]`, beginning with the start id.
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if hasattr(self.loss, "token_losses"):
-            losses, weights = self.loss.token_losses(y, y_pred, sample_weight)
-            # as one row: Keras takes the mean of each row, and wider batches would weigh less
-            self._loss_per_token.update_state(
-                ops.reshape(losses, (-1,)), sample_weight=ops.reshape(weights, (-1,))
-            )
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def get_metrics_result(self):
-        # Keras averages the loss over rows; batches hold different numbers of real tokens
-        results = super().get_metrics_result()
-        loss_per_token = results.pop("loss_per_token")
-        return (
-            {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
-        )
-
-    def export(self, filepath, format="tf_saved_model", *, input_signature=None, **options):
-        """Write the forward pass with Keras's own export: int32 ids in, logits out.
-
-        Arguments are those of `keras.Model.export`. To write a whole translator, text in and text
-        out, use `keras_transformer.export`.
+        Returns:
+            `AttentionScores`: encoder `[B, L, N, S, S]`, causal `[B, L, N, T, T]` and cross
+            `[B, L, N, T, S]`; each row sums to 1.
         """
-        if input_signature is None:  # Keras would guess floats
-            names = ("source_ids", "target_in")
-            input_signature = [
-                [keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names]
-            ]
-        super().export(filepath, format, input_signature=input_signature, **options)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[1], self.config.target_vocab_size)
-
-    def get_config(self):
-        return {**super().get_config(), "config": self.config.model_dump()}
+        source_ids, target_in = self.unpack((source_ids, target_in))
+        mask = self.source_mask(source_ids)
+        memory, encoder = self.encoder.attention_scores(self._embed_source(source_ids), mask)
+        target = self._embed_target(target_in)
+        return AttentionScores(encoder, *self.decoder.attention_scores(target, memory, mask))

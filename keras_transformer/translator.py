@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ backend.start()
 
 from keras import ops
 
-from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.config import RunConfig, SequenceConfig
 from keras_transformer.decoding.greedy import greedy
-from keras_transformer.decoding.scoring import decoding_limits, length_penalty
+from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH, decoding_limits, length_penalty
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
@@ -33,33 +33,40 @@ class SearchResult(NamedTuple):
     finished: Any  # bool [B, n]: ended by itself, was not cut at the limit
 
 
-def generate(model, source_ids, max_decoding_length=0, alpha=0.6) -> SearchResult:
+def generate(
+    model, source_ids, max_decoding_length=0, alpha=0.6, capacity: int | None = None
+) -> SearchResult:
     """Decode source ids greedily: the one definition that every exported file is made from.
 
     Args:
-        model: a `Transformer`.
+        model: a `Transformer`, or another `SequenceModel`.
         source_ids: int32 `[B, S]`, padded on the right; real ids end with the end symbol.
         max_decoding_length: integer scalar; 0: source length + 50, row by row.
         alpha: length penalty of the scores.
+        capacity: None: cache and ids grow. An int: they are buffers of that many positions,
+            which is then the longest output, for compilers that want fixed shapes.
 
     Returns:
         `SearchResult` with n = 1.
     """
-    config: TransformerConfig = model.config
+    config: SequenceConfig = model.config
     lengths = ops.sum(ops.cast(ops.not_equal(source_ids, config.pad_id), "int32"), axis=1)
     limits = decoding_limits(lengths, max_decoding_length)
-    if config.positions == "learned":
-        limits = ops.minimum(limits, config.max_positions)
+    if config.longest is not None:
+        limits = ops.minimum(limits, config.longest)
+    if capacity is not None:
+        limits = ops.minimum(limits, capacity)
     memory = model.project_memory(source_ids)
     state = greedy(
         lambda ids, step, cache: model.decode_step(ids, step, cache, memory),
         ops.full_like(lengths, config.start_id),
         limits,
-        model.init_cache(memory),
+        model.init_cache(memory, capacity),
         vocab_size=config.target_vocab_size,
         eos_id=config.eos_id,
         pad_id=config.pad_id,
         banned_ids=config.banned_ids,
+        capacity=capacity,
     )
     scores = state.log_probs / length_penalty(state.lengths, alpha)
     return SearchResult(
@@ -78,6 +85,17 @@ def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
     return padded
 
 
+def rounded_up(size: int, smallest: int = 8) -> int:
+    """Return the power of two from `size` on, so that few shapes are compiled."""
+    return max(smallest, 1 << (size - 1).bit_length())
+
+
+def _grown_to(ids: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:
+    """Return ids `[rows, length]`: pads behind each row, and copies of the first row below."""
+    padded = np.pad(ids, ((0, 0), (0, length - ids.shape[1])), constant_values=pad_id)
+    return np.concatenate([padded, np.repeat(padded[:1], rows - len(ids), axis=0)])
+
+
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
     """Yield index arrays that together cover all rows, rows of similar length together."""
     order = np.argsort(np.asarray(lengths), kind="stable")
@@ -93,7 +111,7 @@ def _check_rows(name: str, rows: Sequence[Sequence[int]], vocab_size: int) -> No
 
 
 class Translator:
-    """Translates texts with a Keras `Transformer` and its two tokenizers.
+    """Translates texts with a Keras `Transformer` (or `RNNSearch`) and its two tokenizers.
 
     Args:
         model: the trained model.
@@ -122,7 +140,7 @@ class Translator:
         self.model = model
         self.source = source
         self.target = target
-        self.config: TransformerConfig = model.config
+        self.config: SequenceConfig = model.config
         self.held_out = list(held_out) if held_out is not None else None
         self.recipe = recipe
         self._check_fit("source", source, self.config.source_vocab_size)
@@ -217,12 +235,33 @@ class Translator:
                 f"Received: shape {source_ids.shape}, {source_ids.dtype}"
             )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
-        found = self._compiled_search(
-            source_ids.astype("int32"),
-            np.int32(max_decoding_length or 0),
-            np.float32(length_penalty),
+        limit, alpha = np.int32(max_decoding_length or 0), np.float32(length_penalty)
+        source_ids = source_ids.astype("int32")
+        if not backend.needs_fixed_shapes():
+            found = self._compiled_search(None)(source_ids, limit, alpha)
+            return SearchResult(*(np.asarray(part) for part in found))
+        return self._search_in_fixed_shapes(source_ids, limit, alpha)
+
+    def _search_in_fixed_shapes(self, source_ids, limit, alpha) -> SearchResult:
+        """Search in sizes that are powers of two, and cut what was added."""
+        rows, length = source_ids.shape
+        longest = int(limit) or length + MAX_EXTRA_LENGTH
+        if self.config.longest is not None:
+            longest = min(longest, self.config.longest)
+        if not rows:
+            ids = np.zeros((0, 1, 0), "int32")
+            return SearchResult(ids, np.zeros((0, 1), "float32"), np.zeros((0, 1), bool))
+        padded = _grown_to(
+            source_ids, rounded_up(rows, 1), self._rounded(length), self.config.pad_id
         )
-        return SearchResult(*(np.asarray(part) for part in found))
+        found = self._compiled_search(rounded_up(longest))(padded, limit, alpha)
+        ids, scores, finished = (np.asarray(part)[:rows] for part in found)
+        steps = (ids != self.config.pad_id).sum(axis=-1).max(initial=0)
+        return SearchResult(ids[:, :, :steps], scores, finished)
+
+    def _rounded(self, length: int) -> int:
+        longest = self.config.longest
+        return rounded_up(length) if longest is None else min(rounded_up(length), longest)
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch_size: int = 64
@@ -270,22 +309,40 @@ class Translator:
             target_out = pad_rows([target_rows[i] for i in indices], self.config.pad_id)
             target_in = np.roll(target_out, 1, axis=1)
             target_in[:, 0] = self.config.start_id
-            log_probs = np.asarray(self._compiled_log_probs(source_ids, target_in, target_out))
+            log_probs = self._log_probs_of(source_ids, target_in, target_out)
             lengths = np.array([[len(target_rows[i])] for i in indices])
             real = np.arange(target_out.shape[1]) < lengths
             scores[indices] = np.where(real, log_probs, 0).sum(axis=1)
         return scores
 
-    @functools.cached_property
-    def _compiled_search(self) -> Any:
-        return backend.compile(
-            lambda ids, limit, alpha: generate(self.model, ids, limit, alpha),
-            [((None, None), "int32"), ((), "int32"), ((), "float32")],
+    def _log_probs_of(self, *ids: np.ndarray) -> np.ndarray:
+        """Log-probability of each target position `[B, T]`, as a NumPy array."""
+        if not backend.needs_fixed_shapes():
+            return np.asarray(self._compiled_log_probs(*ids))
+        rows, length = ids[-1].shape
+        padded = (
+            _grown_to(x, rounded_up(rows, 1), self._rounded(x.shape[1]), self.config.pad_id)
+            for x in ids
         )
+        return np.asarray(self._compiled_log_probs(*padded))[:rows, :length]
+
+    @functools.cached_property
+    def _compiled_search(self) -> Callable[[int | None], Any]:
+        """The compiled search for each capacity."""
+
+        @functools.cache
+        def compiled(capacity: int | None) -> Any:
+            return backend.compile(
+                lambda ids, limit, alpha: generate(self.model, ids, limit, alpha, capacity),
+                [((None, None), "int32"), ((), "int32"), ((), "float32")],
+                self.model.variables,
+            )
+
+        return compiled
 
     @functools.cached_property
     def _compiled_log_probs(self) -> Any:
-        return backend.compile(self._log_probs, [((None, None), "int32")] * 3)
+        return backend.compile(self._log_probs, [((None, None), "int32")] * 3, self.model.variables)
 
     def _log_probs(self, source_ids, target_in, target_out):
         log_probs = ops.log_softmax(self.model((source_ids, target_in)), axis=-1)
@@ -295,11 +352,11 @@ class Translator:
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:
         """Ids of each text and the end symbol."""
         rows = [[*row, self.config.eos_id] for row in tokenizer.encode(texts)]
-        if self.config.positions == "learned":
+        if self.config.longest is not None:
             for index, row in enumerate(rows):
-                if len(row) > self.config.max_positions:
+                if len(row) > self.config.longest:
                     raise ValueError(
-                        f"{name}[{index}] must have at most {self.config.max_positions} tokens, "
+                        f"{name}[{index}] must have at most {self.config.longest} tokens, "
                         "end symbol included: the model's positions are learned. Split the "
                         f"text. Received: {len(row)} tokens"
                     )

@@ -218,11 +218,11 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizers):
 
 def test_one_trace_serves_all_sizes_and_options(translator):
     translator.translate(["a"])
-    compiled = translator._compiled_search
+    compiled = translator._compiled_search(None)
     before = compiled.experimental_get_tracing_count()
     translator.translate(TEXTS, max_decoding_length=2)
     translator.translate(TEXTS[:3], length_penalty=1.0)
-    assert translator._compiled_search is compiled
+    assert translator._compiled_search(None) is compiled
     assert compiled.experimental_get_tracing_count() == before == 1
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Make .venv ready: a supported Python and the exact packages of constraints.txt.
-# Does nothing when that is so already. PYTHON=/path/to/python chooses the Python.
+# Does nothing when that is so already. PYTHON=/path/to/python chooses the Python;
+# REFERENCES=1 adds the independent implementations that tests and benchmarks compare with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly venv=.venv
-readonly extras="train,recipes,dev"
+readonly extras="train,jax,recipes,dev${REFERENCES:+,references}"
 readonly needed_gb=6 # 3.2 GB of packages, as much again while they are downloaded and unpacked
 readonly stamp=$venv/.installed
 
@@ -60,7 +61,7 @@ check_disk() {
 # What decides which packages are installed. The folder is in it because an editable install and a
 # virtual environment both hold its path.
 fingerprint() {
-    { pwd && cat pyproject.toml constraints.txt; } | cksum
+    { pwd && echo "$extras" && cat pyproject.toml constraints.txt; } | cksum
 }
 
 wanted=$(fingerprint)

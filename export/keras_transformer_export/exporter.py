@@ -252,7 +252,7 @@ def _describe(translator: Any, formats: Sequence[str], card: ModelCard | None) -
         ),
         source_vocab_size=config.source_vocab_size,
         target_vocab_size=config.target_vocab_size,
-        max_source_ids=config.max_positions if config.positions == "learned" else None,
+        max_source_ids=config.longest,
         tokenizers={"source": "source.model", "target": "target.model"},
         signatures=_signatures(formats),
         card=_card(translator, card),
@@ -271,12 +271,15 @@ def _card(translator: Any, card: ModelCard | None) -> ModelCard:
 
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Leave out where the data stood: a model that is given away must not tell of the machine."""
+    """Leave out where files stood: a model that is given away must not tell of the machine."""
     data = {name: value for name, value in recipe["data"].items() if name != "folder"}
     for name in DATA_FILES:
         if data[name] is not None:
             data[name] = PureWindowsPath(data[name]).name  # knows both kinds of slash
-    return {**recipe, "data": data}
+    model = dict(recipe["model"])
+    if model.get("start_from") is not None:
+        model["start_from"] = PureWindowsPath(model["start_from"]).name
+    return {**recipe, "data": data, "model": model}
 
 
 def _signatures(formats: Sequence[str]) -> dict[str, Signature]:

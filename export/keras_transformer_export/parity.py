@@ -65,7 +65,7 @@ def proof_sentences(translator: Any, sentences: Sequence[str] | None = None) -> 
         sentences = [sentences[int(i * step)] for i in range(MOST_SENTENCES)]
     longest = " ".join(sorted(sentences, key=len)[-4:])
     config = translator.config
-    most = config.max_positions if config.positions == "learned" else None
+    most = config.longest
     return [
         text
         for text in (*STRANGE_TEXTS, longest, *sentences)

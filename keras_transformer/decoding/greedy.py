@@ -12,14 +12,25 @@ class GreedyState(NamedTuple):
 
     step: Any  # int32 scalar: positions decoded so far, t
     last: Any  # int32 [R]: the newest token of each row
-    ids: Any  # int32 [R, t]: the tokens, the end symbol included, pads behind it
+    ids: Any  # int32 [R, t] or [R, L]: tokens, the end symbol included, pads behind it
     lengths: Any  # int32 [R]: tokens of each row, the end symbol included
     log_probs: Any  # float32 [R]: sum over the tokens
     finished: Any  # bool [R]: the end symbol was output
     cache: Any  # opaque, rows R
 
 
-def greedy(step, start_ids, limits, cache, *, vocab_size, eos_id, pad_id, banned_ids=()):
+def greedy(
+    step,
+    start_ids,
+    limits,
+    cache,
+    *,
+    vocab_size,
+    eos_id,
+    pad_id,
+    banned_ids=(),
+    capacity=None,
+):
     """Choose the most probable token again and again until every row has ended.
 
     Args:
@@ -31,6 +42,8 @@ def greedy(step, start_ids, limits, cache, *, vocab_size, eos_id, pad_id, banned
         eos_id: ends a row.
         pad_id: fills a row behind its end.
         banned_ids: tokens that are never output.
+        capacity: None: the ids grow with each step, as a grown cache does. A Python int L, no
+            limit above it: they are a buffer of L, for compilers that want fixed shapes.
 
     Returns:
         `GreedyState`. Ties go to the lower id. A row without end symbol was cut at its limit.
@@ -56,7 +69,7 @@ def greedy(step, start_ids, limits, cache, *, vocab_size, eos_id, pad_id, banned
             GreedyState(
                 step=state.step + 1,
                 last=chosen,
-                ids=ops.concatenate([state.ids, ops.expand_dims(chosen, 1)], axis=1),
+                ids=_with(state.ids, ops.expand_dims(chosen, 1), state.step, capacity),
                 lengths=state.lengths + ops.cast(open_rows, "int32"),
                 log_probs=state.log_probs + ops.where(open_rows, log_prob, 0.0),
                 finished=ops.logical_or(state.finished, ops.equal(chosen, eos_id)),
@@ -68,10 +81,17 @@ def greedy(step, start_ids, limits, cache, *, vocab_size, eos_id, pad_id, banned
     first = GreedyState(
         step=ops.cast(0, "int32"),
         last=start_ids,
-        ids=ops.zeros((rows, rows * 0), "int32"),
+        ids=ops.full((rows, rows * 0 if capacity is None else capacity), pad_id, "int32"),
         lengths=ops.zeros((rows,), "int32"),
         log_probs=ops.zeros((rows,), "float32"),
         finished=ops.zeros((rows,), "bool"),
         cache=cache,
     )
     return ops.while_loop(proceed, extend, (first,))[0]
+
+
+def _with(ids, column, step, capacity):
+    """Ids `[R, t]` with one more column `[R, 1]`, or `[R, L]` with it at `step`."""
+    if capacity is None:
+        return ops.concatenate([ids, column], axis=1)
+    return ops.slice_update(ids, (0, step), column)

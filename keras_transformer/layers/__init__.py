@@ -15,24 +15,46 @@ from keras_transformer.layers.embedding import TokenEmbedding
 from keras_transformer.layers.encoder import Encoder, EncoderLayer
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.masks import causal_mask, padding_mask
-from keras_transformer.layers.positional import PositionalEmbedding, sinusoidal_positions
-from keras_transformer.layers.similarity import ScaledDot, scaled_dot
+from keras_transformer.layers.positional import (
+    PositionalEmbedding,
+    position_shift_matrix,
+    rotate,
+    sinusoidal_positions,
+)
+from keras_transformer.layers.similarity import (
+    Additive,
+    Cosine,
+    Dot,
+    General,
+    LinearConcat,
+    ScaledDot,
+    Similarity,
+    scaled_dot,
+)
 
 __all__ = [
+    "Additive",
     "CausalSelfAttention",
+    "Cosine",
     "CrossAttention",
     "Decoder",
     "DecoderLayer",
+    "Dot",
     "Encoder",
     "EncoderLayer",
     "FeedForward",
+    "General",
+    "LinearConcat",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "ScaledDot",
     "SelfAttention",
+    "Similarity",
     "TokenEmbedding",
     "causal_mask",
     "padding_mask",
+    "position_shift_matrix",
+    "rotate",
     "scaled_dot",
     "sinusoidal_positions",
 ]

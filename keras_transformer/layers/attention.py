@@ -4,7 +4,10 @@ import keras
 from keras import layers, ops
 
 from keras_transformer.layers import similarity as similarities
+from keras_transformer.layers.cache import FixedCache, GrownCache
 from keras_transformer.layers.masks import causal_mask
+from keras_transformer.layers.positional import LAYOUTS, rotate
+from keras_transformer.layers.shapes import check_mask, check_vectors
 
 MASKED = -1e9  # exp() of it is exactly 0 in float32
 
@@ -21,10 +24,14 @@ def attention_weights(scores, attention_mask=None):
 
     Returns:
         float32 `[B, N, T, S]`; each row sums to 1, or to 0 where nothing may be attended to.
+
+    Raises:
+        ValueError: a mask that is not boolean or does not fit.
     """
     scores = ops.cast(scores, "float32")
     if attention_mask is None:
         return _softmax(scores)
+    check_mask(attention_mask, scores.shape)
     mask = ops.expand_dims(attention_mask, 1)
     weights = _softmax(ops.where(mask, scores, MASKED))
     return ops.where(ops.any(mask, axis=-1, keepdims=True), weights, 0.0)
@@ -58,7 +65,9 @@ class MultiHeadAttention(layers.Layer):
         num_heads: N.
         key_dim: size of one head's queries and keys; None: D // N.
         value_dim: size of one head's values; None: D // N.
-        similarity: registered name, or a layer with `prepare_key` and `call`.
+        similarity: a name (`scaled_dot`, `dot`, `general`, `additive` or `concat`,
+            `linear_concat`, `cosine`), the registered name of a class of your own, or a layer,
+            see `Similarity`.
         dropout: rate on the attention weights.
 
     Call arguments:
@@ -71,7 +80,8 @@ class MultiHeadAttention(layers.Layer):
         `[B, T, D]`. `return_scores` gives the weights `[B, N, T, S]` instead.
 
     Raises:
-        ValueError: D is not a multiple of `num_heads` and no sizes are given.
+        ValueError: D is not a multiple of `num_heads` and no sizes are given; inputs or a mask of
+            another shape.
 
     Example:
         >>> attention = MultiHeadAttention(num_heads=2)
@@ -99,6 +109,11 @@ class MultiHeadAttention(layers.Layer):
         self.weights_dropout = layers.Dropout(dropout, dtype="float32")
 
     def build(self, query_shape, key_shape=None, value_shape=None):
+        for name, shape in zip(
+            ("query", "key", "value"), (query_shape, key_shape, value_shape), strict=True
+        ):
+            if shape is not None:
+                check_vectors(name, shape)
         self.d_model = query_shape[-1]
         if (self.key_dim is None or self.value_dim is None) and self.d_model % self.num_heads:
             raise ValueError(
@@ -152,15 +167,20 @@ class MultiHeadAttention(layers.Layer):
         key = query if key is None else key
         value = key if value is None else value
         return (
-            self._split(self.query_projection, query),
-            self.similarity.prepare_key(self._split(self.key_projection, key)),
-            self._split(self.value_projection, value),
+            self._split(self.query_projection, "query", query),
+            self.similarity.prepare_key(self._split(self.key_projection, "key", key)),
+            self._split(self.value_projection, "value", value),
         )
 
-    def _split(self, projection, x):
-        """`[B, T, D]` -> `[B, N, T, H]`, on rows so that the projection is one matrix product."""
-        rows = projection(ops.reshape(x, (-1, x.shape[-1])))
-        return split_heads(rows, ops.shape(x)[1], self.num_heads)
+    def _split(self, projection, name, x):
+        """`[B, T, D]` -> `[B, N, T, H]`."""
+        return split_heads(self._rows(projection, name, x), ops.shape(x)[1], self.num_heads)
+
+    def _rows(self, projection, name, x):
+        """Project `[B, T, D]` to `[B * T, width]`: rows, so that it is one matrix product."""
+        size = projection.kernel.shape[0]
+        check_vectors(name, x.shape, size)
+        return projection(ops.reshape(x, (-1, size)))
 
     def _output(self, query, prepared_key, value, attention_mask, length, training):
         """Weighted sum of the values, heads merged and projected: `[B, T, D]`."""
@@ -192,8 +212,12 @@ class MultiHeadAttention(layers.Layer):
 class SelfAttention(MultiHeadAttention):
     """Every position attends to every position (paper, section 3.2.3, second use).
 
-    Query, key and value are projected by one matrix product. Arguments are those of
-    `MultiHeadAttention`.
+    Query, key and value are projected by one matrix product.
+
+    Args:
+        num_heads, key_dim, value_dim, similarity, dropout: see `MultiHeadAttention`.
+        rotary_layout: `interleaved` or `halves`: turn queries and keys by their positions, see
+            `rotate`; None: positions are not known here.
 
     Call arguments:
         x: `[B, T, D]`.
@@ -201,7 +225,29 @@ class SelfAttention(MultiHeadAttention):
 
     Returns:
         `[B, T, D]`.
+
+    Raises:
+        ValueError: as `MultiHeadAttention`; an unknown layout; an odd head size with rotary
+            positions.
     """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim=None,
+        value_dim=None,
+        similarity="scaled_dot",
+        dropout=0.0,
+        rotary_layout=None,
+        **kwargs,
+    ):
+        if rotary_layout is not None and rotary_layout not in LAYOUTS:
+            raise ValueError(
+                f"rotary_layout must be None or one of {LAYOUTS}. "
+                f"Received: rotary_layout={rotary_layout!r}"
+            )
+        super().__init__(num_heads, key_dim, value_dim, similarity, dropout, **kwargs)
+        self.rotary_layout = rotary_layout
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -226,13 +272,26 @@ class SelfAttention(MultiHeadAttention):
 
     def heads(self, x):
         """Return query, prepared key and value `[B, N, T, H]` of every head."""
-        rows = self.input_projection(ops.reshape(x, (-1, self.d_model)))
+        rows = self._rows(self.input_projection, "x", x)
         length = ops.shape(x)[1]
         query, key, value = (
             split_heads(part, length, self.num_heads)
             for part in ops.split(rows, self._splits, axis=-1)
         )
+        query, key = self._turned(query, key, ops.arange(length))
         return query, self.similarity.prepare_key(key), value
+
+    def _turned(self, query, key, positions):
+        """Give queries and keys their rotary positions `[T]`, if there are any."""
+        if self.rotary_layout is None:
+            return query, key
+        return (
+            rotate(query, positions, self.rotary_layout),
+            rotate(key, positions, self.rotary_layout),
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "rotary_layout": self.rotary_layout}
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -253,22 +312,31 @@ class CausalSelfAttention(SelfAttention):
         """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
         return super().return_scores(x, causal_mask(ops.shape(x)[1]))
 
-    def init_cache(self, rows, length):
-        """Return an empty cache (prepared key, value) for `rows` sequences.
+    def init_cache(self, rows, capacity=None):
+        """Return an empty cache for `rows` sequences.
 
         Args:
             rows: number of sequences R, an int or a scalar tensor.
-            length: 0; as a scalar tensor where a compiled loop must not fix the length.
+            capacity: the most positions, for a `FixedCache`; None: a `GrownCache`. Its first
+                length is then a tensor where `rows` is one, so that a compiled loop lets it grow.
         """
-        key = ops.zeros((rows, self.num_heads, length, self.key_size), self.compute_dtype)
+        length = rows * 0 if capacity is None else capacity
         value = ops.zeros((rows, self.num_heads, length, self.value_size), self.compute_dtype)
-        return self.similarity.prepare_key(key), value
+        # one position prepared and cut off: some operators cannot work on none
+        one = ops.zeros((rows, self.num_heads, capacity or 1, self.key_size), self.compute_dtype)
+        key = self.similarity.prepare_key(one)
+        if capacity is not None:
+            return FixedCache(key, value)
+        cut = [slice(None)] * len(key.shape)
+        cut[self.similarity.length_axis] = slice(0, length)
+        return GrownCache(key[tuple(cut)], value)
 
-    def step(self, x, cache):
+    def step(self, x, step, cache):
         """Attend from one new position to all positions so far.
 
         Args:
             x: rows `[R, D]` of the new position.
+            step: integer scalar, that position, from 0.
             cache: from `init_cache` or the step before.
 
         Returns:
@@ -278,14 +346,13 @@ class CausalSelfAttention(SelfAttention):
             ops.reshape(part, (-1, self.num_heads, 1, part.shape[-1] // self.num_heads))
             for part in ops.split(self.input_projection(x), self._splits, axis=-1)
         )
-        old_key, old_value = cache
-        key = ops.concatenate(
-            [old_key, self.similarity.prepare_key(key)], axis=self.similarity.length_axis
+        query, key = self._turned(query, key, ops.reshape(step, (1,)))
+        cache = cache.append(
+            self.similarity.prepare_key(key), value, step, self.similarity.length_axis
         )
-        value = ops.concatenate([old_value, value], axis=2)
-        context = self.attend(query, key, value)
+        context = self.attend(query, cache.key, cache.value, cache.mask(step))
         rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
-        return self.output_projection(rows), (key, value)
+        return self.output_projection(rows), cache
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -304,6 +371,8 @@ class CrossAttention(MultiHeadAttention):
     """
 
     def build(self, query_shape, memory_shape=None):
+        if memory_shape is not None:
+            check_vectors("memory", memory_shape)
         super().build(query_shape, memory_shape)
 
     def compute_output_shape(self, query_shape, memory_shape=None):
@@ -315,19 +384,20 @@ class CrossAttention(MultiHeadAttention):
         self.memory_projection = self._projection(key_width + value_width, key_input, "key_value")
 
     def call(self, query, memory, attention_mask=None, training=None):
-        heads = (self._split(self.query_projection, query), *self.project_memory(memory))
+        heads = (self._split(self.query_projection, "query", query), *self.project_memory(memory))
         return self._output(*heads, attention_mask, ops.shape(query)[1], training)
 
     def return_scores(self, query, memory, attention_mask=None):
         """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
         self._ensure_built(query, memory)
         prepared_key, _ = self.project_memory(memory)
-        scores = self.similarity(self._split(self.query_projection, query), prepared_key)
+        query = self._split(self.query_projection, "query", query)
+        scores = self.similarity(query, prepared_key)
         return attention_weights(scores, attention_mask)
 
     def project_memory(self, memory):
         """Return prepared key and value `[B, N, S, H]`: once per source, before the steps."""
-        rows = self.memory_projection(ops.reshape(memory, (-1, memory.shape[-1])))
+        rows = self._rows(self.memory_projection, "memory", memory)
         key, value = (
             split_heads(part, ops.shape(memory)[1], self.num_heads)
             for part in ops.split(rows, self._splits, axis=-1)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 from keras_transformer.layers.attention import CausalSelfAttention, CrossAttention
 from keras_transformer.layers.encoder import Stack, TransformerLayer
@@ -32,7 +33,9 @@ class DecoderLayer(TransformerLayer):
 
     def __init__(self, num_heads, d_ff, **options):
         super().__init__(num_heads, d_ff, **options)
-        self.self_attention = self._attention(CausalSelfAttention, "self_attention")
+        self.self_attention = self._attention(
+            CausalSelfAttention, "self_attention", rotary_layout=self.rotary_layout
+        )
         self.cross_attention = self._attention(CrossAttention, "cross_attention")
         self.self_attention_norm = self._norm("self_attention_norm")
         self.cross_attention_norm = self._norm("cross_attention_norm")
@@ -63,23 +66,40 @@ class DecoderLayer(TransformerLayer):
         x = self._sublayer(x, self.cross_attention_norm, attend_memory, training)
         return self._sublayer(x, self.feed_forward_norm, feed_forward, training)
 
-    def step(self, x, cache, projected, memory_mask=None):
+    def return_scores(self, x, memory, memory_mask=None):
+        """Return the weights of both attentions, float32, without dropout.
+
+        Returns:
+            Causal `[B, N, T, T]` and cross `[B, N, T, S]`.
+        """
+
+        def attend(x):
+            return self.self_attention(x)
+
+        before = self._input_of(x, self.self_attention_norm)
+        causal = self.self_attention.return_scores(before)
+        x = self._sublayer(x, self.self_attention_norm, attend)
+        before = self._input_of(x, self.cross_attention_norm)
+        return causal, self.cross_attention.return_scores(before, memory, memory_mask)
+
+    def step(self, x, step, cache, projected, memory_mask=None):
         """Decode one position.
 
         Args:
             x: rows `[R, D]`.
+            step: integer scalar, the position.
             cache: this layer's part of the cache.
             projected: this layer's part of `Memory.projected`.
             memory_mask: boolean `[R, 1, S]`.
 
         Returns:
-            rows `[R, D]` and the grown cache.
+            rows `[R, D]` and the cache with this position in it.
         """
-        grown = []
+        caches = []
 
         def attend(x):
-            rows, new_cache = self.self_attention.step(x, cache)
-            grown.append(new_cache)
+            rows, new_cache = self.self_attention.step(x, step, cache)
+            caches.append(new_cache)
             return rows
 
         def attend_memory(x):
@@ -88,7 +108,7 @@ class DecoderLayer(TransformerLayer):
         x = self._sublayer(x, self.self_attention_norm, attend)
         x = self._sublayer(x, self.cross_attention_norm, attend_memory)
         x = self._sublayer(x, self.feed_forward_norm, self.feed_forward)
-        return x, grown[0]
+        return x, caches[0]
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -122,14 +142,23 @@ class Decoder(Stack):
         projected = tuple(layer.cross_attention.project_memory(memory) for layer in self.layers)
         return Memory(projected, memory_mask)
 
-    def init_cache(self, rows, length):
-        """Return an empty cache for `rows` sequences: per layer a prepared key and a value."""
-        return tuple(layer.self_attention.init_cache(rows, length) for layer in self.layers)
+    def attention_scores(self, x, memory, memory_mask=None):
+        """Return the weights of every layer: causal `[B, L, N, T, T]`, cross `[B, L, N, T, S]`."""
+        weights = []
+        for layer in self.layers:
+            weights.append(layer.return_scores(x, memory, memory_mask))
+            x = layer(x, memory, memory_mask)
+        causal, cross = zip(*weights, strict=True)
+        return ops.stack(causal, axis=1), ops.stack(cross, axis=1)
 
-    def step(self, x, cache, memory):
-        """Decode one position: rows `[R, D]`, cache, `Memory` -> rows `[R, D]`, grown cache."""
-        grown = []
+    def init_cache(self, rows, capacity=None):
+        """Return an empty cache for `rows` sequences, see `CausalSelfAttention.init_cache`."""
+        return tuple(layer.self_attention.init_cache(rows, capacity) for layer in self.layers)
+
+    def step(self, x, step, cache, memory):
+        """Decode position `step`: rows `[R, D]`, cache, `Memory` -> rows `[R, D]`, new cache."""
+        new = []
         for layer, layer_cache, projected in zip(self.layers, cache, memory.projected, strict=True):
-            x, layer_cache = layer.step(x, layer_cache, projected, memory.attention_mask)
-            grown.append(layer_cache)
-        return self._finish(x), tuple(grown)
+            x, layer_cache = layer.step(x, step, layer_cache, projected, memory.attention_mask)
+            new.append(layer_cache)
+        return self._finish(x), tuple(new)

@@ -1,8 +1,9 @@
 """The encoder: a stack of self-attention and feed-forward sublayers."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from keras_transformer.layers import similarity as similarities
 from keras_transformer.layers.attention import SelfAttention
 from keras_transformer.layers.feed_forward import FeedForward
 
@@ -11,7 +12,9 @@ class TransformerLayer(layers.Layer):
     """What an encoder layer and a decoder layer share: arguments, and how a sublayer is wrapped.
 
     Args:
-        num_heads, key_dim, value_dim, similarity, attention_dropout: see `MultiHeadAttention`.
+        num_heads, key_dim, value_dim, attention_dropout: see `MultiHeadAttention`.
+        similarity: likewise; of a layer, every attention gets a copy of its own.
+        rotary_layout: see `SelfAttention`.
         d_ff, activation, feed_forward_dropout: see `FeedForward`.
         dropout: rate on the output of each sublayer (paper, section 5.4).
         norm_first: normalise the input of each sublayer (pre-norm) instead of the sum behind it
@@ -33,6 +36,7 @@ class TransformerLayer(layers.Layer):
         feed_forward_dropout=0.0,
         norm_first=False,
         layer_norm_epsilon=1e-5,
+        rotary_layout=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -40,13 +44,14 @@ class TransformerLayer(layers.Layer):
         self.d_ff = d_ff
         self.key_dim = key_dim
         self.value_dim = value_dim
-        self.similarity = similarity
+        self.similarity = similarities.to_config(similarity)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.feed_forward_dropout = feed_forward_dropout
         self.norm_first = norm_first
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.rotary_layout = rotary_layout
         self.feed_forward = FeedForward(
             d_ff,
             self.activation,
@@ -56,7 +61,7 @@ class TransformerLayer(layers.Layer):
         )
         self.sublayer_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
 
-    def _attention(self, attention_class, name):
+    def _attention(self, attention_class, name, **options):
         return attention_class(
             self.num_heads,
             self.key_dim,
@@ -65,6 +70,7 @@ class TransformerLayer(layers.Layer):
             self.attention_dropout,
             name=name,
             dtype=self.dtype_policy,
+            **options,
         )
 
     def _norm(self, name):
@@ -78,6 +84,10 @@ class TransformerLayer(layers.Layer):
             return x + self.sublayer_dropout(sublayer(norm(x)), training=training)
         return norm(x + self.sublayer_dropout(sublayer(x), training=training))
 
+    def _input_of(self, x, norm):
+        """What a sublayer reads: x, normalised where that comes first."""
+        return norm(x) if self.norm_first else x
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -85,13 +95,14 @@ class TransformerLayer(layers.Layer):
             "d_ff": self.d_ff,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
-            "similarity": keras.saving.serialize_keras_object(self.similarity),
+            "similarity": self.similarity,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "feed_forward_dropout": self.feed_forward_dropout,
             "norm_first": self.norm_first,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "rotary_layout": self.rotary_layout,
         }
 
 
@@ -111,7 +122,9 @@ class EncoderLayer(TransformerLayer):
 
     def __init__(self, num_heads, d_ff, **options):
         super().__init__(num_heads, d_ff, **options)
-        self.self_attention = self._attention(SelfAttention, "self_attention")
+        self.self_attention = self._attention(
+            SelfAttention, "self_attention", rotary_layout=self.rotary_layout
+        )
         self.self_attention_norm = self._norm("self_attention_norm")
         self.feed_forward_norm = self._norm("feed_forward_norm")
 
@@ -138,6 +151,11 @@ class EncoderLayer(TransformerLayer):
 
         x = self._sublayer(x, self.self_attention_norm, attend, training)
         return self._sublayer(x, self.feed_forward_norm, feed_forward, training)
+
+    def return_scores(self, x, attention_mask=None):
+        """Return the attention weights `[B, N, S, S]`, float32, without dropout."""
+        x = self._input_of(x, self.self_attention_norm)
+        return self.self_attention.return_scores(x, attention_mask)
 
 
 class Stack(layers.Layer):
@@ -214,3 +232,11 @@ class Encoder(Stack):
         for layer in self.layers:
             x = layer(x, attention_mask, training=training)
         return self._finish(x)
+
+    def attention_scores(self, x, attention_mask=None):
+        """Return the memory `[B, S, D]` and the weights of every layer, `[B, L, N, S, S]`."""
+        weights = []
+        for layer in self.layers:
+            weights.append(layer.return_scores(x, attention_mask))
+            x = layer(x, attention_mask)
+        return self._finish(x), ops.stack(weights, axis=1)

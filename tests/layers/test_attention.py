@@ -67,7 +67,7 @@ def test_multi_head_attention_equals_the_papers_equations(sizes):
     # The reference has one input for key and value, as the paper uses it.
     same = np.asarray(layer(query, key, attention_mask=mask))
     for row in range(3):
-        expected = multi_head(query[row], key[row], mask[row], separate_maps(layer), 3)
+        expected = multi_head(layer, query[row], key[row], mask[row], separate_maps(layer))
         np.testing.assert_allclose(same[row], expected, atol=1e-5)
     assert not np.allclose(result, same, atol=1e-3)
 
@@ -87,7 +87,7 @@ def test_self_attention_with_one_matrix_product_equals_the_papers_three():
     disturb(layer)
     result = np.asarray(layer(x, mask))
     for row in range(2):
-        expected = multi_head(x[row], x[row], mask[row], self_attention_maps(layer), 2)
+        expected = multi_head(layer, x[row], x[row], mask[row], self_attention_maps(layer))
         np.testing.assert_allclose(result[row], expected, atol=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_cross_attention_equals_the_papers_equations():
     disturb(layer)
     result = np.asarray(layer(x, memory, mask))
     for row in range(2):
-        expected = multi_head(x[row], memory[row], mask[row], cross_attention_maps(layer), 2)
+        expected = multi_head(layer, x[row], memory[row], mask[row], cross_attention_maps(layer))
         np.testing.assert_allclose(result[row], expected, atol=1e-5)
 
 
@@ -174,9 +174,9 @@ def test_causal_attention_step_by_step_equals_the_full_pass(sizes):
     layer = CausalSelfAttention(num_heads=2, **sizes)
     x = normal(3, 6, 8)
     full = np.asarray(layer(x))
-    cache = layer.init_cache(3, 0)
+    cache = layer.init_cache(3)
     for step in range(6):
-        rows, cache = layer.step(x[:, step], cache)
+        rows, cache = layer.step(x[:, step], step, cache)
         np.testing.assert_allclose(rows, full[:, step], atol=1e-6)
     assert [tuple(part.shape) for part in cache] == [
         (3, 2, layer.key_size, 6),

@@ -43,9 +43,9 @@ def test_decoder_step_by_step_equals_the_full_pass(norms):
     x, memory = normal(3, 5, 8), normal(3, 4, 8, seed=1)
     mask = np.arange(4)[None, None] < np.array([4, 2, 1])[:, None, None]
     full = np.asarray(decoder(x, memory, mask))
-    projected, cache = decoder.project_memory(memory, mask), decoder.init_cache(3, 0)
+    projected, cache = decoder.project_memory(memory, mask), decoder.init_cache(3)
     for step in range(5):
-        rows, cache = decoder.step(x[:, step], cache, projected)
+        rows, cache = decoder.step(x[:, step], step, cache, projected)
         np.testing.assert_allclose(rows, full[:, step], atol=1e-5)
 
 

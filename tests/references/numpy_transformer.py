@@ -19,13 +19,56 @@ def attention(query, key, value, allowed):
     return softmax(np.where(allowed, scores, -np.inf)) @ value
 
 
-def multi_head(x, memory, allowed, maps, num_heads):
+def similarity(layer, head, query, key):
+    """Scores `[T, S]` of one head, pair by pair, from the similarity's formula."""
+    weights = {w.name: _array(w)[head] for w in layer.weights}
+    score = SCORES[type(layer).__name__]
+    return np.array([[score(q, k, weights) for k in key] for q in query])
+
+
+SCORES = {
+    "ScaledDot": lambda q, k, w: q @ k / math.sqrt(len(q)),
+    "Dot": lambda q, k, w: q @ k,
+    "General": lambda q, k, w: q @ w["kernel"] @ k,
+    "Additive": lambda q, k, w: (
+        w["vector"].ravel() @ np.tanh(q @ w["query_kernel"] + k @ w["key_kernel"])
+    ),
+    "LinearConcat": lambda q, k, w: (
+        np.concatenate([w["query_vector"].ravel(), w["key_vector"].ravel()])
+        @ np.concatenate([q, k])
+    ),
+    "Cosine": lambda q, k, w: (
+        q @ k / np.linalg.norm(q) / np.linalg.norm(k) / math.exp(w["log_temperature"].item())
+    ),
+}
+
+
+def rotary(vectors, layout):
+    """Su et al. 2021, equation 15, for the vectors `[T, H]` of one head."""
+    size = vectors.shape[-1]
+    turned = np.empty_like(vectors)
+    for position, vector in enumerate(vectors):
+        for i in range(size // 2):
+            angle = position / 10000 ** (2 * i / size)
+            a, b = (2 * i, 2 * i + 1) if layout == "interleaved" else (i, i + size // 2)
+            turned[position, a] = vector[a] * math.cos(angle) - vector[b] * math.sin(angle)
+            turned[position, b] = vector[a] * math.sin(angle) + vector[b] * math.cos(angle)
+    return turned
+
+
+def multi_head(layer, x, memory, allowed, maps):
     """Section 3.2.2 for one sentence; `maps` holds (kernel, bias) of query, key, value, output."""
     query, key, value = (
-        np.split(inputs @ kernel + bias, num_heads, axis=-1)
+        np.split(inputs @ kernel + bias, layer.num_heads, axis=-1)
         for inputs, (kernel, bias) in zip((x, memory, memory), maps, strict=False)
     )
-    heads = [attention(*head, allowed) for head in zip(query, key, value, strict=True)]
+    layout = getattr(layer, "rotary_layout", None)
+    heads = []
+    for head, (q, k, v) in enumerate(zip(query, key, value, strict=True)):
+        if layout is not None:
+            q, k = rotary(q, layout), rotary(k, layout)
+        scores = similarity(layer.similarity, head, q, k)
+        heads.append(softmax(np.where(allowed, scores, -np.inf)) @ v)
     kernel, bias = maps[3]
     return np.concatenate(heads, axis=-1) @ kernel + bias
 
@@ -80,6 +123,8 @@ def _embed(embedding, positions, ids, config):
     vectors = _array(embedding.embeddings)[np.asarray(ids)]
     if config.embedding_scale:
         vectors = vectors * math.sqrt(config.d_model)
+    if config.positions == "rotary":
+        return vectors
     if config.positions == "learned":
         return vectors + _array(positions.embeddings)[: len(ids)]
     return vectors + [
@@ -89,25 +134,24 @@ def _embed(embedding, positions, ids, config):
 
 
 def _encoder_layer(layer, x, allowed, config):
-    maps, heads = self_attention_maps(layer.self_attention), config.num_heads
+    own = layer.self_attention
 
     def attend(x):
-        return multi_head(x, x, allowed, maps, heads)
+        return multi_head(own, x, x, allowed, self_attention_maps(own))
 
     x = _residual(x, layer.self_attention_norm, config, attend)
     return _residual(x, layer.feed_forward_norm, config, lambda x: _feed_forward(layer, x, config))
 
 
 def _decoder_layer(layer, y, memory, allowed, config):
-    own, heads = self_attention_maps(layer.self_attention), config.num_heads
-    cross = cross_attention_maps(layer.cross_attention)
+    own, cross = layer.self_attention, layer.cross_attention
     causal = np.tril(np.ones((len(y), len(y)), bool))
 
     def attend(y):
-        return multi_head(y, y, causal, own, heads)
+        return multi_head(own, y, y, causal, self_attention_maps(own))
 
     def attend_memory(y):
-        return multi_head(y, memory, allowed, cross, heads)
+        return multi_head(cross, y, memory, allowed, cross_attention_maps(cross))
 
     y = _residual(y, layer.self_attention_norm, config, attend)
     y = _residual(y, layer.cross_attention_norm, config, attend_memory)
@@ -155,4 +199,4 @@ def _cut(kernel_and_bias, places):
 
 
 def _array(variable):
-    return variable.numpy().astype("float64")
+    return np.asarray(variable).astype("float64")

@@ -1,12 +1,16 @@
 """Tiny seeded models whose weights are all away from their initial 0 and 1, and ids for them."""
 
 import functools
+import math
 
 import keras
 import numpy as np
+import numpy_transformer
+from keras import ops
 
 from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
+from keras_transformer.layers import ScaledDot
 from keras_transformer.model import Transformer
 
 SIZES = {
@@ -36,8 +40,33 @@ OPTIONS = {
     "uneven_stacks": {"num_decoder_layers": 3},
     "start_is_pad": {"decoder_start_id": 0},
     "start_is_eos": {"decoder_start_id": 3},
+    "rotary": {"positions": "rotary", "num_encoder_layers": 2, "num_decoder_layers": 2},
+    "rotary_halves": {"positions": "rotary", "position_layout": "halves", "key_dim": 6},
+    "dot": {"similarity": "dot", "norm_first": True},
+    "general": {"similarity": "general", "key_dim": 3, "value_dim": 5},
+    "additive": {"similarity": "additive", "num_decoder_layers": 2},
+    "concat": {"similarity": "concat", "num_heads": 1},
+    "linear_concat": {"similarity": "linear_concat"},
+    "cosine": {"similarity": "cosine", "positions": "rotary"},
+    "own_similarity": {"similarity": "tests>Negated"},
     "other_special_ids": {"pad_id": 4, "unk_id": 0, "bos_id": 1, "eos_id": 2},
 }
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Negated(ScaledDot):
+    """What a user might write: a similarity with a weight of its own for each head."""
+
+    def build_heads(self, num_heads, head_dim):
+        self.factor = self.add_weight(shape=(num_heads, 1, 1), initializer="ones", name="factor")
+
+    def call(self, query, prepared):
+        return -ops.cast(self.factor, query.dtype) * super().call(query, prepared)
+
+
+numpy_transformer.SCORES["Negated"] = lambda q, k, w: (
+    -w["factor"].item() * (q @ k) / math.sqrt(len(q))
+)
 
 
 def tiny_config(**fields):
@@ -56,7 +85,9 @@ def model_with(option):
     """The model of a row of `OPTIONS`, and its forward pass compiled once; read only."""
     model = tiny_model(**OPTIONS[option])
     ids = ((None, None), "int32")
-    compiled = backend.compile(lambda sources, targets: model((sources, targets)), [ids, ids])
+    compiled = backend.compile(
+        lambda sources, targets: model((sources, targets)), [ids, ids], model.variables
+    )
     return model, lambda sources, targets: np.asarray(compiled(sources, targets))
 
 
@@ -64,7 +95,7 @@ def disturb(layer, seed=0):
     """Move every weight: norms that do nothing and biases of zero would hide mistakes."""
     generator = np.random.default_rng(seed)
     for weight in layer.weights:
-        weight.assign(weight.numpy() + generator.normal(0, 0.3, weight.shape))
+        weight.assign(np.asarray(weight) + generator.normal(0, 0.3, weight.shape))
 
 
 def assert_close(found, expected, tolerance=1e-5):

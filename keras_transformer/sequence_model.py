@@ -1,0 +1,81 @@
+"""What every encoder-decoder here is to `model.fit`, to the search and to `Translator`."""
+
+from keras_transformer import backend
+
+backend.start()
+
+import keras
+from keras import ops
+
+
+class SequenceModel(keras.Model):
+    """A Keras model from `(source_ids, target_in)` to logits.
+
+    A subclass has `config`, a `SequenceConfig`, and besides `call` the parts that decoding reads:
+    `project_memory(source_ids)`, `init_cache(memory, capacity)` and
+    `decode_step(ids, step, cache, memory)`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._loss_per_token = keras.metrics.Mean(name="loss_per_token")
+
+    def unpack(self, inputs):
+        """Return `(source_ids, target_in)`.
+
+        Raises:
+            ValueError: something else than two inputs, or not both of rank 2.
+        """
+        if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
+            raise ValueError(
+                "inputs must be a pair (source_ids [B, S], target_in [B, T]). "
+                f"Received: {type(inputs).__name__}"
+            )
+        shapes = [tuple(ops.shape(ids)) for ids in inputs]
+        if any(len(shape) != 2 for shape in shapes):
+            raise ValueError(
+                "inputs must be ids of two axes, source_ids [B, S] and target_in [B, T]. "
+                f"Received: shapes {shapes[0]} and {shapes[1]}"
+            )
+        return inputs
+
+    @property
+    def tokens_seen(self):
+        """Real target tokens of the current epoch of `fit` so far."""
+        return int(self._loss_per_token.count)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if hasattr(self.loss, "token_losses"):
+            losses, weights = self.loss.token_losses(y, y_pred, sample_weight)
+            # as one row: Keras takes the mean of each row, and wider batches would weigh less
+            self._loss_per_token.update_state(
+                ops.reshape(losses, (-1,)), sample_weight=ops.reshape(weights, (-1,))
+            )
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self):
+        # Keras averages the loss over rows; batches hold different numbers of real tokens
+        results = super().get_metrics_result()
+        loss_per_token = results.pop("loss_per_token")
+        return (
+            {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
+        )
+
+    def export(self, filepath, format="tf_saved_model", *, input_signature=None, **options):
+        """Write the forward pass with Keras's own export: int32 ids in, logits out.
+
+        Arguments are those of `keras.Model.export`. To write a whole translator, text in and text
+        out, use `keras_transformer.export`.
+        """
+        if input_signature is None:  # Keras would guess floats
+            names = ("source_ids", "target_in")
+            input_signature = [
+                [keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names]
+            ]
+        super().export(filepath, format, input_signature=input_signature, **options)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[1], self.config.target_vocab_size)
+
+    def get_config(self):
+        return {**super().get_config(), "config": self.config.model_dump()}
