@@ -19,17 +19,21 @@ demo: setup ## train on real data, export, prove the export equal, run it: about
 
 test: setup ## run the tests, and say what was skipped and why
 	@$(bin)/python -m pytest -q -rs $(PYTEST)
+	@echo "Once more with Keras on JAX, the tests of both backends:"
+	@KERAS_BACKEND=jax $(bin)/python -m pytest -q -rs -m jax $(PYTEST)
 
 check: setup ## what continuous integration wants: lint, format, types, tests
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check .
 	@$(bin)/pyright
-	@$(bin)/python -m pytest -q -rs $(PYTEST)
+	@$(MAKE) --no-print-directory test
 
 prove: setup ## measure what benchmarks/RESULTS.md reports: about 8 minutes
 	$(bin)/python benchmarks/pipeline.py
 	$(bin)/python benchmarks/memory_reuse.py
 	$(bin)/python benchmarks/kill.py
+	REFERENCES=1 tools/setup_venv.sh
+	$(bin)/python benchmarks/layers.py
 
 format: setup ## let ruff fix and format the code
 	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .

@@ -3,13 +3,22 @@
 from keras_transformer import backend
 
 # Before any test module: it loads onnxruntime-extensions, which must come before TensorFlow.
-backend.import_tensorflow()
+backend.start()
 
 import io  # noqa: E402
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """With KERAS_BACKEND=jax, leave out what is about TensorFlow itself."""
+    if keras.backend.backend() == "tensorflow":
+        return
+    for item in items:
+        if item.get_closest_marker("tensorflow"):
+            item.add_marker(pytest.mark.skip(reason="it needs the TensorFlow backend"))
 
 
 @pytest.fixture(autouse=True)

@@ -170,6 +170,23 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
         (TrainingConfig, {"schedule": "linear"}, "schedule: .*schedule='linear'"),
         (ModelConfig, {"overrides": {"d_modl": 8}}, "overrides.d_modl: unknown.*'d_model'"),
         (ModelConfig, {"overrides": {"num_heads": 3}}, "overrides.d_model must be a multiple"),
+        (
+            ModelConfig,
+            {"start_from": "runs/a", "preset": "tiny"},
+            "preset must be left out beside start_from.*preset='tiny'",
+        ),
+        (
+            ModelConfig,
+            {"start_from": "runs/a", "overrides": {"d_ff": 8, "dropout": 0.3}},
+            "overrides.d_ff must be left out beside start_from.*Only .*dropout.*d_ff=8",
+        ),
+        (ModelConfig, {"start_from": "a", "overrides": {"dropout": 2}}, "overrides.dropout: "),
+        (
+            ModelConfig,
+            {"start_from": "a", "architecture": {**VOCABULARIES, "d_modl": 8}},
+            "architecture.d_modl: unknown",
+        ),
+        (ModelConfig, {"architecture": {}}, "architecture is added by a run that has start_from"),
     ],
 )
 def test_a_contradiction_in_a_section_is_one_clear_error(section, values, message):
@@ -199,6 +216,24 @@ MINIMAL = {"name": "mine", "data": {"kind": "reverse"}}
         (
             {"model": {"overrides": {"positions": "learned", "max_positions": 9}}},
             "model.overrides.max_positions must reach.*to 256.*max_positions=9",
+        ),
+        (
+            {"model": {"start_from": "runs/a"}, "tokenizer": {"vocab_size": 99}},
+            "tokenizer must be left out beside model.start_from.*'runs/a'",
+        ),
+        (
+            {
+                "model": {
+                    "start_from": "runs/a",
+                    "architecture": {
+                        "source_vocab_size": 9,
+                        "target_vocab_size": 9,
+                        "positions": "learned",
+                        "max_positions": 9,
+                    },
+                }
+            },
+            "max_source_length and data.max_target_length to 9. Received: max_positions=9",
         ),
         ({"name": "../evil"}, "name: .*'../evil'"),
         ({"training": 5}, "training: .*Received: training=5"),
@@ -260,6 +295,19 @@ def test_a_recipe_round_trips_through_yaml(tmp_path):
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     assert RunConfig.load(path) == recipe
     assert set(yaml.safe_load(recipe.to_yaml())) == set(RunConfig.model_fields)
+
+
+def test_a_recipe_that_starts_from_a_model_round_trips_without_what_the_model_brings(tmp_path):
+    architecture = TransformerConfig.preset("tiny", **VOCABULARIES).model_dump()
+    model = {"start_from": "runs/a", "overrides": {"dropout": 0.2}, "architecture": architecture}
+    recipe = RunConfig(**MINIMAL, model=model)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert RunConfig.load(path) == recipe
+    written = yaml.safe_load(recipe.to_yaml())
+    assert "tokenizer" not in written
+    assert written["model"] == model
+    assert set(RunConfig(**MINIMAL).model_dump()["model"]) == {"preset", "overrides"}
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -115,6 +115,7 @@ def test_weights_sum_to_one_and_are_zero_where_masked():
     assert (scores[np.broadcast_to(~mask[:, None], scores.shape)] == 0).all()
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("length", [1, 4])
 def test_a_row_that_may_attend_to_nothing_gives_zeros_and_finite_gradients(length):
     layer = identity_attention(8)
@@ -211,3 +212,49 @@ def test_an_input_size_that_heads_do_not_divide_is_refused():
         MultiHeadAttention(num_heads=3).build((None, None, 8))
     with pytest.raises(ValueError, match=r"num_heads must be 1 or more.*num_heads=0"):
         MultiHeadAttention(num_heads=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, x: a(x[0]), r"query must have three axes.*shape \(5, 8\)"),
+        (lambda a, x: a(x, x[..., :6], x), r"key must have vectors of size 8.*\(2, 5, 6\)"),
+        (lambda a, x: a(x, x, x[..., :3]), r"value must have vectors of size 8.*\(2, 5, 3\)"),
+        (
+            lambda a, x: a(x, attention_mask=np.ones((5, 5), bool)),
+            r"attention_mask must be broadcastable to \[B, T, S\].*shape \(5, 5\)",
+        ),
+        (
+            lambda a, x: a(x, attention_mask=np.ones((2, 1, 4), bool)),
+            r"attention_mask must be broadcastable .*\[2, 5, 5\].*shape \(2, 1, 4\)",
+        ),
+        (
+            lambda a, x: a(x, attention_mask=np.ones((2, 5, 5), "float32")),
+            r"attention_mask must be boolean.*type float32",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(call, message):
+    attention, x = MultiHeadAttention(num_heads=2), normal(2, 5, 8)
+    attention(x)
+    with pytest.raises(ValueError, match=message):
+        call(attention, x)
+
+
+@pytest.mark.parametrize("layer", [SelfAttention, CausalSelfAttention])
+def test_self_attention_names_inputs_that_do_not_fit(layer):
+    attention = layer(num_heads=2)
+    attention(normal(2, 5, 8))
+    with pytest.raises(ValueError, match=r"x must have vectors of size 8.*\(2, 5, 6\)"):
+        attention(normal(2, 5, 6))
+    with pytest.raises(ValueError, match=r"rotary_layout must be None or one of.*'sines'"):
+        layer(num_heads=2, rotary_layout="sines")
+
+
+def test_cross_attention_names_a_memory_that_does_not_fit():
+    attention = CrossAttention(num_heads=2)
+    attention(normal(2, 3, 8), normal(2, 5, 6))
+    with pytest.raises(ValueError, match=r"memory must have vectors of size 6.*\(2, 5, 8\)"):
+        attention(normal(2, 3, 8), normal(2, 5, 8))
+    with pytest.raises(ValueError, match=r"memory must have three axes"):
+        CrossAttention(num_heads=2)(normal(2, 3, 8), normal(5, 6))

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
 from keras_transformer.layers import causal_mask, padding_mask
+
+pytestmark = pytest.mark.jax
 
 
 def test_padding_mask_is_true_where_a_token_stands():

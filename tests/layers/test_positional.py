@@ -12,6 +12,8 @@ from keras_transformer.layers import (
 )
 from keras_transformer.layers.positional import LAYOUTS
 
+pytestmark = pytest.mark.jax
+
 
 def test_values_are_those_of_the_papers_formula():
     encoding = sinusoidal_positions(7, 6)

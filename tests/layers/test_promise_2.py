@@ -4,11 +4,14 @@ import inspect
 
 import numpy as np
 import pytest
-from layer_cases import CASES, PUBLIC_LAYERS, MEMORY_MASK, X, is_similarity, make
+from keras import ops
+from layer_cases import CASES, MEMORY_MASK, PUBLIC_LAYERS, X, is_similarity, make
 from tiny_models import disturb
 
 from keras_transformer import layers
 from keras_transformer.config import SIMILARITY_NAMES
+
+pytestmark = pytest.mark.jax
 
 POSITIONS = X.shape[1]
 CAPACITIES = {"grown": None, "fixed": POSITIONS + 3}
@@ -79,6 +82,10 @@ def variants(names):
     return found
 
 
+def run(layer, *inputs):
+    return np.asarray(layer(*inputs))
+
+
 def masked(inputs):
     """The position of the mask among the inputs, or None."""
     found = [i for i, x in enumerate(inputs) if x.dtype == bool]
@@ -101,18 +108,21 @@ def test_every_layer_that_takes_a_mask_is_tested_with_one():
 @pytest.mark.parametrize(("name", "changes"), variants(STEPPED))
 def test_promise_2_cached_steps_equal_the_full_pass(name, changes, capacity):
     layer, inputs = make(name, **changes)
-    full = np.asarray(layer(*inputs))
-    steps = [np.asarray(rows) for rows in STEPPED[name](layer, inputs, CAPACITIES[capacity])]
-    np.testing.assert_allclose(np.stack(steps, axis=1), full, atol=2e-5)
+
+    def steps(*inputs):
+        return ops.stack(list(STEPPED[name](layer, inputs, CAPACITIES[capacity])), axis=1)
+
+    found = np.asarray(steps(*inputs))
+    np.testing.assert_allclose(found, run(layer, *inputs), atol=2e-5)
 
 
 @pytest.mark.parametrize(("name", "changes"), variants(PUBLIC_LAYERS))
 def test_promise_2_batched_equals_single(name, changes):
     layer, inputs = make(name, **changes)
-    together = np.asarray(layer(*inputs))
+    together = run(layer, *inputs)
     for row in range(2):
-        alone = layer(*(x[row : row + 1] for x in inputs))
-        np.testing.assert_allclose(np.asarray(alone)[0], together[row], atol=2e-5)
+        alone = run(layer, *(x[row : row + 1] for x in inputs))
+        np.testing.assert_allclose(alone[0], together[row], atol=2e-5)
 
 
 @pytest.mark.parametrize(("name", "changes"), variants(PUBLIC_LAYERS))
@@ -121,14 +131,14 @@ def test_promise_2_what_is_masked_changes_nothing(name, changes):
     index = masked(inputs)
     if index is None:
         pytest.skip("it takes no mask")
-    before = np.asarray(layer(*inputs))
+    before = run(layer, *inputs)
     mask, length = inputs[index], inputs[index].shape[-1]
     hidden = ~mask[:, 0]
     changed = [x.copy() for x in inputs]
     for x in changed[:index]:
         if x.shape[1] == length:
             x[hidden] = 100.0
-    after = np.asarray(layer(*changed))
+    after = run(layer, *changed)
     seen = np.ones(before.shape[:2], bool) if mask is MEMORY_MASK else mask[:, 0]
     np.testing.assert_allclose(after[seen], before[seen], atol=2e-5)
 
@@ -136,11 +146,11 @@ def test_promise_2_what_is_masked_changes_nothing(name, changes):
 @pytest.mark.parametrize(("name", "changes"), variants(CAUSAL))
 def test_promise_2_the_future_does_not_leak(name, changes):
     layer, inputs = make(name, **changes)
-    before = np.asarray(layer(*inputs))
+    before = run(layer, *inputs)
     for step in range(1, POSITIONS):
         x = inputs[0].copy()
         x[:, step:] += 3.0
-        after = np.asarray(layer(x, *inputs[1:]))
+        after = run(layer, x, *inputs[1:])
         np.testing.assert_allclose(after[:, :step], before[:, :step], atol=2e-6)
         assert not np.allclose(after[:, step:], before[:, step:], atol=1e-3)
 

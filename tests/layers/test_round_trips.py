@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from layer_cases import CASES, PUBLIC_LAYERS, IDS, as_model, make, subject
+from layer_cases import CASES, IDS, PUBLIC_LAYERS, as_model, make, subject
 from tiny_models import tiny_model
 
 from keras_transformer import layers
@@ -117,6 +117,8 @@ from keras_transformer import backend
 backend.start()
 import keras, numpy as np
 import keras_transformer.model
+
+pytestmark = pytest.mark.jax
 folder = Path(sys.argv[1])
 for name, expected in np.load(folder / "expected.npz").items():
     model = keras.saving.load_model(folder / f"{name}.keras")

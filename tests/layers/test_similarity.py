@@ -21,6 +21,8 @@ from keras_transformer.layers import (
 from keras_transformer.layers import similarity as similarities
 from keras_transformer.model import Transformer
 
+pytestmark = pytest.mark.jax
+
 NAMES = [*SIMILARITY_NAMES, "tests>Negated"]
 
 

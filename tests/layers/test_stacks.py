@@ -5,6 +5,8 @@ import pytest
 
 from keras_transformer.layers import Decoder, DecoderLayer, Encoder, EncoderLayer
 
+pytestmark = pytest.mark.jax
+
 NORMS = [
     {},
     {"norm_first": True},
