@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 from keras_transformer import backend
 
 if TYPE_CHECKING:
-    from keras_transformer import data, evaluation, layers
-    from keras_transformer.config import RunConfig, TrainingConfig, TransformerConfig
+    from keras_transformer import bridges, data, evaluation, layers
+    from keras_transformer.config import (
+        RNNSearchConfig,
+        RunConfig,
+        TrainingConfig,
+        TransformerConfig,
+    )
     from keras_transformer.hypothesis import Hypothesis
     from keras_transformer.model import Transformer
+    from keras_transformer.recurrent import RNNSearch
     from keras_transformer.text.tokenizer import Tokenizer
     from keras_transformer.training import callbacks, losses, metrics, schedules
     from keras_transformer.translator import Translator
@@ -22,6 +28,7 @@ backend.quiet()
 __version__ = "0.1.0"
 
 _MODULES = {
+    "bridges": "keras_transformer.bridges",
     "callbacks": "keras_transformer.training.callbacks",
     "data": "keras_transformer.data",
     "evaluation": "keras_transformer.evaluation",
@@ -32,6 +39,8 @@ _MODULES = {
 }
 _OBJECTS = {
     "Hypothesis": "keras_transformer.hypothesis",
+    "RNNSearch": "keras_transformer.recurrent",
+    "RNNSearchConfig": "keras_transformer.config",
     "RunConfig": "keras_transformer.config",
     "Tokenizer": "keras_transformer.text.tokenizer",
     "TrainingConfig": "keras_transformer.config",
@@ -42,12 +51,15 @@ _OBJECTS = {
 
 __all__ = [
     "Hypothesis",
+    "RNNSearch",
+    "RNNSearchConfig",
     "RunConfig",
     "Tokenizer",
     "TrainingConfig",
     "Transformer",
     "TransformerConfig",
     "Translator",
+    "bridges",
     "callbacks",
     "data",
     "evaluation",

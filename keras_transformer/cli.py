@@ -108,6 +108,12 @@ def train(
     data: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where the recipe's data files are.")
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="FOLDER", help="Train further: a run, or a Marian model (OPUS-MT)."
+        ),
+    ] = None,
     run_folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to keep it. Default: runs/NAME.")
     ] = None,
@@ -133,6 +139,10 @@ def train(
       [cyan]keras-transformer train --pairs pairs.tsv[/]
       [cyan]keras-transformer train --source train.en --target train.de[/]
 
+    From a trained model, with its tokenizers and sizes:
+      [cyan]keras-transformer train --from opus-mt-en-de --pairs pairs.tsv[/]
+      [cyan]keras-transformer train multi30k --data FOLDER --from runs/news[/]
+
     Ctrl-C saves and ends it well; the same command resumes.
     """
     with screen.errors():
@@ -150,6 +160,7 @@ def train(
             },
             {"max_minutes": max_minutes, "max_steps": max_steps, "seed": seed},
             run_folder,
+            start_from,
         )
     raise typer.Exit(code)
 
@@ -233,7 +244,13 @@ def translate(
 
 @app.command()
 def export(
-    run_folder: RunArgument,
+    run_folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a training run, or of a Marian model (OPUS-MT).",
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put it; new.")],
     format: Annotated[
         list[Format] | None,
@@ -250,6 +267,7 @@ def export(
     Examples:
       [cyan]keras-transformer export runs/g2p exported/g2p[/]
       [cyan]keras-transformer export runs/g2p exported/g2p --format onnx --force[/]
+      [cyan]keras-transformer export opus-mt-en-de exported/en-de[/]
     """
     with screen.errors():
         from keras_transformer.commands.export import run

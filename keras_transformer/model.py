@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.layers.decoder import Decoder
+from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import TokenEmbedding
 from keras_transformer.layers.encoder import Encoder
 from keras_transformer.layers.masks import padding_mask
@@ -72,7 +73,7 @@ class Transformer(SequenceModel):
         )
         self.source_positions = self._positions("source_positions")
         self.target_positions = self._positions("target_positions")
-        self.embedding_dropout = layers.Dropout(
+        self.embedding_dropout = Dropout(
             config.dropout if config.embedding_dropout is None else config.embedding_dropout,
             dtype=dtype,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer import backend
-from keras_transformer.config import RunConfig
+from keras_transformer.config import RunConfig, TransformerConfig
 from keras_transformer.files import remove_parts, replacing
 from keras_transformer.text.tokenizer import Tokenizer
 
@@ -52,7 +52,10 @@ class RunFolder:
         for folder in (path, path / "checkpoints"):
             remove_parts(folder)
         if (path / "config.yaml").exists():
-            changed = _changed(cls.open(path).recipe.model_dump(), recipe.model_dump())
+            old = cls.open(path).recipe
+            if recipe.model.start_from is not None and recipe.model.architecture is None:
+                recipe = _with_architecture(recipe, old.model.architecture)
+            changed = _changed(old.model_dump(), recipe.model_dump())
             if changed:
                 raise ValueError(
                     f"{path} holds a run with other settings, which cannot be resumed with these. "
@@ -63,9 +66,36 @@ class RunFolder:
                 f"{path} must be a new folder or a training run. Give another --run-folder."
             )
         path.mkdir(parents=True, exist_ok=True)
-        with replacing(path / "config.yaml") as aside:
-            aside.write_text(recipe.to_yaml(), encoding="utf-8")
-        return cls(path, recipe)
+        run = cls(path, recipe)
+        run._save_recipe()
+        return run
+
+    def _save_recipe(self) -> None:
+        with replacing(self.path / "config.yaml") as aside:
+            aside.write_text(self.recipe.to_yaml(), encoding="utf-8")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the run has a checkpoint, and no longer needs the model that it started from."""
+        return any((self.path / "checkpoints").glob("step-*.npz"))
+
+    def record_architecture(self, architecture: dict[str, Any]) -> None:
+        """Write what the model that training starts from is like into `config.yaml`.
+
+        Raises:
+            ValueError: the recipe says something else, or does not fit it.
+        """
+        known = self.recipe.model.architecture
+        if known is not None:
+            known = TransformerConfig(**known).model_dump()  # an older version knew fewer fields
+        if known is not None and known != architecture:
+            raise ValueError(
+                f"{self.recipe.model.start_from} must hold the model that the recipe was made for. "
+                "Remove model.architecture from the recipe, or train into another folder. "
+                "Changed: " + "; ".join(_changed(known, architecture))
+            )
+        self.recipe = _with_architecture(self.recipe, architecture)
+        self._save_recipe()
 
     def source_tokenizer(self) -> Tokenizer:
         """Load `source.model`."""
@@ -134,6 +164,12 @@ class RunFolder:
             raise ValueError(f"{path} is missing or damaged ({error}).") from error
         rows = [line.split("\t") for line in text.split("\n") if line]
         return [(source, references) for source, *references in rows]
+
+
+def _with_architecture(recipe: RunConfig, architecture: dict[str, Any] | None) -> RunConfig:
+    values = recipe.model_dump()
+    values["model"]["architecture"] = architecture
+    return RunConfig(**values)
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

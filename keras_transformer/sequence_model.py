@@ -44,22 +44,23 @@ class SequenceModel(keras.Model):
         """Real target tokens of the current epoch of `fit` so far."""
         return int(self._loss_per_token.count)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if hasattr(self.loss, "token_losses"):
-            losses, weights = self.loss.token_losses(y, y_pred, sample_weight)
-            # as one row: Keras takes the mean of each row, and wider batches would weigh less
-            self._loss_per_token.update_state(
-                ops.reshape(losses, (-1,)), sample_weight=ops.reshape(weights, (-1,))
-            )
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self._is_a_mean_over_tokens:
+            tokens = ops.sum(self.loss.position_weights(y, sample_weight))
+            self._loss_per_token.update_state(loss, sample_weight=tokens)
+        return loss
 
     def get_metrics_result(self):
         # Keras averages the loss over rows; batches hold different numbers of real tokens
         results = super().get_metrics_result()
         loss_per_token = results.pop("loss_per_token")
-        return (
-            {**results, "loss": loss_per_token} if hasattr(self.loss, "token_losses") else results
-        )
+        return {**results, "loss": loss_per_token} if self._is_a_mean_over_tokens else results
+
+    @property
+    def _is_a_mean_over_tokens(self):
+        reduction = getattr(self.loss, "reduction", None)
+        return hasattr(self.loss, "position_weights") and reduction == "mean_with_sample_weight"
 
     def export(self, filepath, format="tf_saved_model", *, input_signature=None, **options):
         """Write the forward pass with Keras's own export: int32 ids in, logits out.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_marian_goldens as goldens
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -45,7 +46,10 @@ from keras_transformer.cli import main
 try:
     main()
 finally:
-    loaded = [name for name in ("tensorflow", "keras", "sentencepiece") if name in sys.modules]
+    heavy = {"tensorflow", "keras", "sentencepiece"}
+    if "transformers" in sys.modules:  # onnxruntime-extensions loads it where it is installed
+        heavy.remove("sentencepiece")
+    loaded = sorted(heavy & set(sys.modules))
     print("loaded:", loaded, file=sys.stderr)
 """
 
@@ -118,6 +122,11 @@ def test_the_nearest_name_is_suggested(args, suggestion):
         (["train", "multi30k", "--data", "nowhere"], "nowhere/train.en must be an existing file."),
         (["train", "g2p", "--max-minutes", "-1"], "max_minutes: Input should be greater than 0"),
         (["train", "g2p", "--max-steps", "many"], "Invalid value for '--max-steps'"),
+        (
+            ["train", "reverse", "--from", "nowhere"],
+            "nowhere must be the folder of a training run, with config.yaml in it",
+        ),
+        (["train", "--from", "nowhere"], "What to train on is missing."),
         (["evaluate", "nowhere"], "nowhere must be the folder of a training run"),
         (["translate", "nowhere"], "Check the name: it does not exist. Received: 'nowhere'"),
         (["translate", "nowhere.onnx"], "there is no such file"),
@@ -314,6 +323,95 @@ def test_ctrl_c_saves_says_how_to_resume_and_the_same_command_resumes(tiny_run, 
     result = run("train", recipe, "--run-folder", folder, "--max-steps", stopped + 20)
     assert result.exit_code == 0, result.output
     assert "Resuming at step" in result.stdout
+
+
+# train --from
+
+
+@pytest.fixture
+def marian_folder(tmp_path):
+    return goldens.write_folder(goldens.load(), tmp_path / "opus-mt")
+
+
+@pytest.mark.slow
+def test_own_data_train_a_marian_model_further_and_it_resumes_when_the_folder_has_gone(
+    pairs_file, marian_folder, tmp_path
+):
+    folder = tmp_path / "run"
+    command = ["train", "--from", marian_folder, "--pairs", pairs_file, "--run-folder", folder]
+    result = run(*command, "--max-steps", 2)
+    assert result.exit_code == 0, result.output
+    for line in (
+        f"that of {marian_folder}, with its tokenizers",
+        "Start       ",
+        "a Marian checkpoint",
+        "Before      validation loss",
+        "Trained 2 steps",
+    ):
+        assert line in result.stdout
+    assert result.stderr == ""
+    shutil.rmtree(marian_folder)
+    result = run(*command, "--max-steps", 4)
+    assert result.exit_code == 0, result.output
+    assert "Resuming at step 2" in result.stdout
+    result = run("translate", folder, input="hello world\n\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("\n") == 2
+
+
+def test_a_recipe_gives_data_and_training_to_a_run_that_starts_from_another(
+    tiny_run, tmp_path, monkeypatch
+):
+    from keras_transformer.commands import train
+
+    monkeypatch.chdir(tmp_path)
+    config, _ = train._choose("reverse", None, None, None, str(tiny_run.path))
+    recipe = find_recipe("reverse")
+    assert (config.data, config.training) == (recipe.data, recipe.training)
+    assert config.name == "reverse-tuned"
+    assert config.model.start_from == str(tiny_run.path)
+    (tmp_path / "mine.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert train._choose("mine.yaml", None, None, None, str(tiny_run.path)) == (config, {})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["mine.yaml", "--from", "other"], "--from other, model.start_from='runs/a'"),
+        (["reverse", "--from", "it", "--run-folder", "./it"], "Received: it for both"),
+        (["mine.yaml"], "runs/a must be the folder of a training run"),
+        (["--pairs", "own.tsv", "--from", "x"], "x must be the folder of a training run"),
+    ],
+)
+def test_what_contradicts_from_is_refused(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "{name: mine, data: {kind: reverse}, model: {start_from: runs/a}}"
+    (tmp_path / "mine.yaml").write_text(text)
+    own_pairs(tmp_path)
+    result = run("train", *args)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.yaml", "own.tsv"}
+
+
+def test_a_rate_for_training_from_nothing_is_warned_of(tiny_run, tmp_path, monkeypatch):
+    from keras_transformer.commands import train
+
+    said = []
+    monkeypatch.setattr(train.screen, "warn", said.append)
+    config, _ = train._choose("reverse", None, None, None, str(tiny_run.path))
+    train._check_start(config, tmp_path)
+    assert "peak_learning_rate 0.003 is one for training from nothing" in said[0]
+    own, _ = own_data.make_recipe(pairs=str(own_pairs(tmp_path)), start_from=str(tiny_run.path))
+    train._check_start(own, tmp_path)
+    assert len(said) == 1
+
+
+def own_pairs(folder):
+    path = folder / "own.tsv"
+    path.write_text("".join(f"{n}\t{n}\n" for n in range(100)), encoding="utf-8")
+    return path
 
 
 # evaluate

@@ -22,6 +22,7 @@ MODULES = [
     "layers.positional",
     "layers.similarity",
     "model",
+    "recurrent",
     "text.graph_tokenizer",
     "text.tokenizer",
     "text.validation",

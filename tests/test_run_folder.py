@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from keras_transformer.config import RunConfig
+from keras_transformer.config import RunConfig, TransformerConfig
 from keras_transformer.run_folder import RunFolder
 
 VALUES = {
@@ -61,6 +61,34 @@ def test_every_changed_field_is_named(tmp_path):
         RunFolder.create(tmp_path, recipe(training={"seed": 7, "warmup_steps": 3}))
     assert "training.seed was 0, is 7" in str(caught.value)
     assert "training.warmup_steps was 1000, is 3" in str(caught.value)
+
+
+def starting(**model):
+    return RunConfig(name="mine", data={"kind": "reverse"}, model={"start_from": "runs/a", **model})
+
+
+ARCHITECTURE = TransformerConfig.preset("tiny", source_vocab_size=9, target_vocab_size=9)
+
+
+def test_the_architecture_that_a_run_started_from_is_kept_and_need_not_be_given_again(tmp_path):
+    run = RunFolder.create(tmp_path, starting())
+    run.record_architecture(ARCHITECTURE.model_dump())
+    again = RunFolder.create(tmp_path, starting())
+    assert again.recipe == run.recipe == RunFolder.open(tmp_path).recipe
+    assert again.recipe.model.architecture == ARCHITECTURE.model_dump()
+    with pytest.raises(ValueError, match=r"start_from was 'runs/a', is 'runs/b'"):
+        RunFolder.create(tmp_path, starting(start_from="runs/b"))
+    with pytest.raises(ValueError, match=r"runs/a must hold the model .* d_ff was 256, is 8"):
+        run.record_architecture(ARCHITECTURE.model_copy(update={"d_ff": 8}).model_dump())
+
+
+def test_a_run_has_weights_from_its_first_checkpoint_on(tmp_path):
+    run = RunFolder.create(tmp_path, starting())
+    assert not run.has_weights
+    (tmp_path / "checkpoints").mkdir()
+    assert not run.has_weights
+    (tmp_path / "checkpoints" / "step-000000000.npz").write_bytes(b"")
+    assert run.has_weights
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):

@@ -7,14 +7,44 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
+from keras_transformer.text.unknowns import Unknowns
+
 CONTRIB = "ai.onnx.contrib"
 
-# The end id comes from the tokenizer (add_eos). An empty batch has no longest row, hence the 1.
-ENCODE = """
-encode (string[B] texts) => (int64[B,S] source_ids) {
+# The end id comes from the tokenizer (add_eos).
+PIECES = """
     encode_pieces, encode_splits = SentencepieceTokenizer
         (texts, encode_nbest, encode_alpha, encode_no, encode_yes, encode_no)
     encode_all = Cast <to = 7> (encode_pieces)
+"""
+# The same where the vocabulary is not SentencePiece's own: `Unknowns.apply`, on all rows as one.
+# No unknown stretch reaches from one row into the next, because of the end ids.
+SETTLED_PIECES = """
+    settle_pieces, settle_splits = SentencepieceTokenizer
+        (texts, encode_nbest, encode_alpha, encode_no, encode_yes, encode_no)
+    settle_ids = Cast <to = 7> (settle_pieces)
+    settle_unknown = Gather (settle_stretches, settle_ids)
+    settle_but_last = Slice (settle_unknown, encode_0, encode_last)
+    settle_but_first = Slice (settle_unknown, encode_1, encode_end)
+    settle_before = Concat <axis = 0> (encode_no, settle_but_last)
+    settle_after = Concat <axis = 0> (settle_but_first, encode_no)
+    settle_continues = And (settle_unknown, settle_before)
+    settle_is_continued = And (settle_unknown, settle_after)
+    settle_alone = Not (settle_is_continued)
+    settle_inside = Less (settle_ids, settle_vocab_size)
+    settle_known = And (settle_inside, settle_alone)
+    settle_values = Where (settle_known, settle_ids, settle_unk)
+    settle_keep = Not (settle_continues)
+    settle_counted = Cast <to = 7> (settle_keep)
+    settle_counted_from_0 = Concat <axis = 0> (encode_0, settle_counted)
+    settle_so_far = CumSum (settle_counted_from_0, encode_zero)
+    encode_all = Compress <axis = 0> (settle_values, settle_keep)
+    encode_splits = Gather (settle_so_far, settle_splits)
+"""
+# An empty batch has no longest row, hence the 1.
+ENCODE = """
+encode (string[B] texts) => (int64[B,S] source_ids) {
+    PIECES
     encode_starts = Slice (encode_splits, encode_0, encode_last)
     encode_ends = Slice (encode_splits, encode_1, encode_end)
     encode_lengths = Sub (encode_ends, encode_starts)
@@ -76,7 +106,8 @@ def add_text_nodes(
     """Give a model of ids texts for inputs and outputs.
 
     Encoding and decoding equal `Tokenizer.encode` (with the end id) and `Tokenizer.decode` for
-    every text of Unicode scalar values except U+0000.
+    every text of Unicode scalar values except U+0000. A rule for unknown pieces is read from the
+    SentencePiece model of the source side.
 
     Args:
         model: inputs `source_ids` int64 [B, S] and others, outputs `ids` int64 [B, n, T] and
@@ -91,7 +122,13 @@ def add_text_nodes(
         A model with input `texts` string [B] in the place of `source_ids`, and an additional
         first output `translations` string [B, n]. (ONNX allows no output named as an input.)
     """
-    encode = _graph(ENCODE, "SentencepieceTokenizer", source, _encode_constants(pad_id))
+    unknowns = Unknowns.read(source)
+    encode = _graph(
+        ENCODE.replace("PIECES", PIECES if unknowns is None else SETTLED_PIECES),
+        "SentencepieceTokenizer",
+        source,
+        _encode_constants(pad_id) | ({} if unknowns is None else _settle_constants(unknowns)),
+    )
     decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(eos_id, skipped_ids))
     core = model.graph
     inputs = [encode.input[0], *(value for value in core.input if value.name != "source_ids")]
@@ -142,6 +179,14 @@ def _encode_constants(pad_id: int) -> dict[str, np.ndarray]:
         "encode_zero": np.array(0),
         "encode_one": np.array(1),
         "encode_pad": np.array(pad_id),
+    }
+
+
+def _settle_constants(unknowns: Unknowns) -> dict[str, np.ndarray]:
+    return {
+        "settle_stretches": np.array(unknowns.stretches),
+        "settle_vocab_size": np.array(unknowns.vocab_size),
+        "settle_unk": np.array(unknowns.unk_id),
     }
 
 

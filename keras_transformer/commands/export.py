@@ -1,4 +1,4 @@
-"""`keras-transformer export` and `verify`: a trained run to a proven bundle."""
+"""`keras-transformer export` and `verify`: a trained model to a proven bundle."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WHAT_IT_IS = {
 
 
 def run(run_folder: Path, folder: Path, formats: Sequence[str], force: bool) -> None:
-    """Export the best model of a run, and print what was made.
+    """Export the best model of a run, or a Marian model, and print what was made.
 
     Raises:
-        ValueError: no such run, or the folder exists.
+        ValueError: no such run or model, or the folder exists.
         RuntimeError: an exported file does not equal the Keras model.
         OSError: the disk is full.
     """
-    from keras_transformer.run_folder import RunFolder
+    from keras_transformer.starting_point import StartingPoint
 
-    RunFolder.open(run_folder)  # its errors come before TensorFlow takes its seconds to start
+    StartingPoint.find(run_folder)  # its errors come before TensorFlow takes its seconds to start
     bundle, report = write(run_folder, folder, formats, force)
     screen.say(f"[bold]{escape(str(folder))}[/]")
     screen.out.print(files_table(bundle))
@@ -52,21 +52,21 @@ def write(
     """Export, with a line that says what is being done; returns the bundle and its report.
 
     Args:
-        run_folder: of a training run.
+        run_folder: of a training run, or of a Marian checkpoint.
         folder: where the bundle is to be.
         formats: "saved_model", "onnx".
         force: replace a bundle that is there.
         card: fields of the model card.
     """
     backend.import_tensorflow()
-    from keras_transformer.translator import Translator
+    from keras_transformer.starting_point import StartingPoint
     from keras_transformer_export.bundle import ModelCard
     from keras_transformer_export.exporter import export
     from keras_transformer_export.parity_report import ParityReport
 
     with screen.messages.status("Loading the model") as status:
         bundle = export(
-            Translator.load(run_folder),
+            StartingPoint.find(run_folder).load(),
             folder,
             formats,
             card=ModelCard.model_validate(card or {}),

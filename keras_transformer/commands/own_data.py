@@ -23,6 +23,9 @@ FEWEST_PIECES = 200
 VALIDATION_PAIRS = 1000
 MOST_VALIDATION = 0.1
 SMALL_CORPUS = 200_000
+# A model that is trained further begins anew with Adam's averages, hence a warm-up.
+TUNING_RATE, TUNING_WARMUP = 0.0002, 200
+TUNED = "-tuned"  # ends the name of such a run
 
 
 class Survey(NamedTuple):
@@ -35,11 +38,15 @@ class Survey(NamedTuple):
 
 
 def make_recipe(
-    pairs: str | None = None, source: str | None = None, target: str | None = None
+    pairs: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    start_from: str | None = None,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Return a recipe for a TSV file or two parallel files, and what was chosen in words.
 
-    The same files always give the same recipe, so that the same command resumes.
+    The same files always give the same recipe, so that the same command resumes. With
+    `start_from`, the folder of a trained model, the recipe is one for training it further.
 
     Raises:
         ValueError: a file is missing or has a bad line (which is named), or too few pairs.
@@ -58,19 +65,22 @@ def make_recipe(
             f"{path}: must have at least {FEWEST_PAIRS} pairs, so that some can be held out. "
             f"Add more. Received: {found.pairs} pairs"
         )
+    name = path.name.split(".")[0] or "mine"
+    data = DataConfig(**files, validation_fraction=_validation_fraction(found.pairs))
+    if start_from is not None:
+        config = RunConfig(
+            name=f"{name}{TUNED}",
+            data=data,
+            model=ModelConfig(start_from=start_from),
+            training=_training(peak_learning_rate=TUNING_RATE, warmup_steps=TUNING_WARMUP),
+        )
+        return config, _tuning_in_words(config, found)
     config = RunConfig(
-        name=path.name.split(".")[0] or "mine",
-        data=DataConfig(**files, validation_fraction=_validation_fraction(found.pairs)),
+        name=name,
+        data=data,
         tokenizer=TokenizerConfig(model_type="bpe", vocab_size=_vocab_size(found)),
         model=ModelConfig(preset="tiny", overrides={"dropout": _dropout(found.pairs)}),
-        training=TrainingConfig(
-            batch_tokens=4096,
-            max_steps=10_000,
-            evaluate_every=100,
-            peak_learning_rate=0.003,
-            warmup_steps=1000,
-            clip_norm=1.0,
-        ),
+        training=_training(peak_learning_rate=0.003, warmup_steps=1000),
     )
     return config, _in_words(config, found)
 
@@ -103,16 +113,43 @@ def _dropout(pairs: int) -> float:
     return 0.3 if pairs < SMALL_CORPUS else 0.1
 
 
+def _training(**rate: Any) -> TrainingConfig:
+    return TrainingConfig(
+        batch_tokens=4096, max_steps=10_000, evaluate_every=100, clip_norm=1.0, **rate
+    )
+
+
 def _in_words(config: RunConfig, found: Survey) -> dict[str, str]:
-    training, fraction = config.training, config.data.validation_fraction
+    return {
+        **_data_in_words(config, found),
+        "vocabulary": f"one for both sides, BPE, up to {config.tokenizer.vocab_size:,} pieces",
+        "model": f"tiny: 4 + 4 layers, d_model 128, dropout {config.model.overrides['dropout']}",
+        **_training_in_words(config.training),
+    }
+
+
+def _tuning_in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+    return {
+        **_data_in_words(config, found),
+        "model": f"that of {config.model.start_from}, with its tokenizers",
+        "rate": f"at most {config.training.peak_learning_rate}, so that little is forgotten",
+        **_training_in_words(config.training),
+    }
+
+
+def _data_in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+    fraction = config.data.validation_fraction
     skipped = f"; {found.skipped:,} lines with a blank side are left out" if found.skipped else ""
     return {
         "data": f"{found.pairs:,} pairs{skipped}",
         "held out": (
             f"about {fraction * found.pairs:,.0f} pairs for validation, by a hash of the source"
         ),
-        "vocabulary": f"one for both sides, BPE, up to {config.tokenizer.vocab_size:,} pieces",
-        "model": f"tiny: 4 + 4 layers, d_model 128, dropout {config.model.overrides['dropout']}",
+    }
+
+
+def _training_in_words(training: TrainingConfig) -> dict[str, str]:
+    return {
         "training": f"up to {training.max_steps:,} steps; --max-minutes and Ctrl-C end it well",
         "to change": "copy config.yaml of the run folder, edit it, train it as a recipe",
     }

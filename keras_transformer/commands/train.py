@@ -13,6 +13,7 @@ from keras_transformer.commands import screen
 from keras_transformer.config import RunConfig, find_recipe, recipe_names
 
 LONGEST_EXAMPLE = 28
+HIGH_RATE = 0.001
 
 
 def run(
@@ -23,6 +24,7 @@ def run(
     data: dict[str, Any],
     training: dict[str, Any],
     run_folder: Path | None,
+    start_from: str | None = None,
 ) -> int:
     """Train, and say what came of it.
 
@@ -34,6 +36,7 @@ def run(
         data: settings of the data section that replace the recipe's; None leaves them.
         training: the same for the training section.
         run_folder: None: runs/NAME.
+        start_from: folder of a training run or of a Marian checkpoint to start from.
 
     Returns:
         Exit code.
@@ -42,9 +45,16 @@ def run(
         ValueError: wrong options or data.
         OSError: the disk is full.
     """
-    config = changed(_choose(recipe, pairs, source, target), data=data, training=training)
+    config, choices = _choose(recipe, pairs, source, target, start_from)
+    config = changed(config, data=data, training=training)
     folder = run_folder or Path("runs") / config.name
     _check_files(config)
+    if config.model.start_from is not None:
+        _check_start(config, folder)
+    if choices:
+        _say_choices(config, choices)
+    elif start_from is not None:
+        screen.say(f"Recipe      {escape(config.name)}: its data and training, for another model")
 
     backend.import_tensorflow()
     from keras_transformer.training.trainer import train
@@ -71,15 +81,24 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
 
 
 def _choose(
-    recipe: str | None, pairs: str | None, source: str | None, target: str | None
-) -> RunConfig:
+    recipe: str | None,
+    pairs: str | None,
+    source: str | None,
+    target: str | None,
+    start_from: str | None,
+) -> tuple[RunConfig, dict[str, str]]:
+    """Return a recipe, and for one of own data what was chosen, in words."""
     own = pairs is not None or source is not None or target is not None
     if recipe is not None and not own:
-        return find_recipe(recipe)
-    if recipe is None and pairs is not None and source is None and target is None:
-        return _own(pairs=pairs)
-    if recipe is None and pairs is None and source is not None and target is not None:
-        return _own(source=source, target=target)
+        config = find_recipe(recipe)
+        return (config if start_from is None else _starting(config, start_from)), {}
+    if recipe is None and (
+        (pairs is not None and source is None and target is None)
+        or (pairs is None and source is not None and target is not None)
+    ):
+        from keras_transformer.commands.own_data import make_recipe
+
+        return make_recipe(pairs, source, target, start_from)
     if not own:
         raise ValueError(
             "What to train on is missing. Give the name of a recipe "
@@ -102,15 +121,55 @@ def _choose(
     )
 
 
-def _own(**files: str) -> RunConfig:
-    from keras_transformer.commands.own_data import make_recipe
+def _starting(config: RunConfig, start_from: str) -> RunConfig:
+    """Return a recipe's data and training for a model that is there already.
 
-    config, choices = make_recipe(**files)
+    Raises:
+        ValueError: the recipe starts from another one.
+    """
+    from keras_transformer.commands.own_data import TUNED
+
+    if config.model.start_from is None:
+        values = config.model_dump(exclude={"tokenizer", "model"})
+        values |= {"name": config.name + TUNED, "model": {"start_from": start_from}}
+        return RunConfig(**values)
+    if config.model.start_from != start_from:
+        raise ValueError(
+            "--from must be left out, or be what the recipe says: it has a start_from of its own. "
+            f"Received: --from {start_from}, model.start_from={config.model.start_from!r}"
+        )
+    return config
+
+
+def _check_start(config: RunConfig, folder: Path) -> None:
+    """Find a missing or wrong folder before TensorFlow takes its seconds to start.
+
+    A run that has its first weights does not need it any more.
+    """
+    from keras_transformer.run_folder import RunFolder
+    from keras_transformer.starting_point import StartingPoint
+
+    start_from = config.model.start_from or ""
+    if Path(start_from).resolve() == folder.resolve():
+        raise ValueError(
+            "--run-folder must be another folder than the one to start from. "
+            f"Received: {folder} for both"
+        )
+    if not RunFolder(folder, config).has_weights:
+        StartingPoint.find(start_from)
+    if config.training.peak_learning_rate > HIGH_RATE:
+        screen.warn(
+            f"peak_learning_rate {config.training.peak_learning_rate} is one for training from "
+            "nothing: it may undo what the model has learned. Less than "
+            f"{HIGH_RATE} is usual; copy the recipe to change it."
+        )
+
+
+def _say_choices(config: RunConfig, choices: dict[str, str]) -> None:
     screen.heading(config.name, "settings chosen for your data")
     for name, text in choices.items():
         screen.say(f"  {name:<12}{escape(text)}")
     screen.say()
-    return config
 
 
 def _check_files(config: RunConfig) -> None:

@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from keras_transformer.layers import similarity as similarities
 from keras_transformer.layers.cache import FixedCache, GrownCache
+from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.masks import causal_mask
 from keras_transformer.layers.positional import LAYOUTS, rotate
 from keras_transformer.layers.shapes import check_mask, check_vectors
@@ -106,7 +107,7 @@ class MultiHeadAttention(layers.Layer):
         self.value_dim = value_dim
         self.similarity = similarities.get(similarity, dtype=self.dtype_policy)
         self.dropout = dropout
-        self.weights_dropout = layers.Dropout(dropout, dtype="float32")
+        self.weights_dropout = Dropout(dropout, dtype="float32")
 
     def build(self, query_shape, key_shape=None, value_shape=None):
         for name, shape in zip(

@@ -22,8 +22,7 @@ class GrownCache(NamedTuple):
         )
 
     def mask(self, step):
-        """Every position is real: no mask."""
-        return None
+        """Return None, no mask: every position is real."""
 
 
 class FixedCache(NamedTuple):

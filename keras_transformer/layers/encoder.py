@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from keras_transformer.layers import similarity as similarities
 from keras_transformer.layers.attention import SelfAttention
+from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.feed_forward import FeedForward
 
 
@@ -59,7 +60,7 @@ class TransformerLayer(layers.Layer):
             name="feed_forward",
             dtype=self.dtype_policy,
         )
-        self.sublayer_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.sublayer_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def _attention(self, attention_class, name, **options):
         return attention_class(

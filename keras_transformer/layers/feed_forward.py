@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_transformer.layers.dropout import Dropout
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class FeedForward(layers.Layer):
@@ -28,7 +30,7 @@ class FeedForward(layers.Layer):
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.inner = layers.Dense(d_ff, activation=self.activation, dtype=self.dtype_policy)
-        self.inner_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.inner_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         self.d_model = input_shape[-1]

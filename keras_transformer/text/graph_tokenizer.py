@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_transformer import backend
 from keras_transformer.text.tokenizer import Tokenizer
+from keras_transformer.text.unknowns import Unknowns
 
 # First, so that nothing loads it before onnxruntime-extensions.
 tf = backend.import_tensorflow()
@@ -40,6 +41,7 @@ class GraphTokenizer(tf.Module):
         self.pad_id = tokenizer.pad_id
         self.eos_id = tokenizer.eos_id
         self.skipped_ids = tokenizer.skipped_ids
+        self.unknowns = tokenizer.unknowns
         self.sentencepiece = tf_text.SentencepieceTokenizer(tokenizer.serialized, add_eos=True)
         self.sentencepiece._model_resource = _NamedModel(tokenizer.serialized)
 
@@ -50,7 +52,10 @@ class GraphTokenizer(tf.Module):
             texts: string [B], UTF-8. U+0000 and bytes that are not UTF-8 are for the caller to
                 refuse (`check_texts`).
         """
-        return self.sentencepiece.tokenize(texts).to_tensor(default_value=self.pad_id)
+        pieces = self.sentencepiece.tokenize(texts)
+        if self.unknowns is not None:
+            pieces = _settled(pieces, self.unknowns)
+        return pieces.to_tensor(default_value=self.pad_id)
 
     def detokenize(self, ids: Any) -> Any:
         """Returns string [B]: the text of each row up to its first end id.
@@ -67,6 +72,19 @@ class GraphTokenizer(tf.Module):
         for skipped in self.skipped_ids:
             keep = tf.logical_and(keep, tf.not_equal(ids, skipped))
         return self.sentencepiece.detokenize(tf.ragged.boolean_mask(ids, keep))
+
+
+def _settled(pieces: Any, unknowns: Unknowns) -> Any:
+    """Does what `Unknowns.apply` does, to a ragged tensor whose rows all end with the end id."""
+    ids = pieces.flat_values
+    unknown = tf.gather(tf.constant(unknowns.stretches), ids)
+    continues = unknown & tf.concat([[False], unknown[:-1]], 0)
+    is_continued = unknown & tf.concat([unknown[1:], [False]], 0)
+    settled = tf.where((ids < unknowns.vocab_size) & ~is_continued, ids, unknowns.unk_id)
+    lengths = tf.concat([[0], tf.cumsum(tf.cast(~continues, tf.int64))], 0)
+    return tf.RaggedTensor.from_row_splits(
+        tf.boolean_mask(settled, ~continues), tf.gather(lengths, pieces.row_splits)
+    )
 
 
 class _NamedModel(tf.saved_model.experimental.TrackableResource):

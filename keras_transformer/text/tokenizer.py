@@ -16,6 +16,7 @@ from keras_transformer.text.sentencepiece_training import (
     import_sentencepiece,
     train_model,
 )
+from keras_transformer.text.unknowns import Unknowns
 from keras_transformer.text.validation import check_texts
 
 
@@ -40,7 +41,9 @@ class Tokenizer:
         """Makes the tokenizer of a serialized SentencePiece model; see also `load`, `train`."""
         self._processor = _make_processor(serialized, "serialized")
         self._serialized = bytes(serialized)
-        self._vocab_size = int(self._processor.vocab_size())
+        self._unknowns = Unknowns.read(self._serialized)
+        pieces = int(self._processor.vocab_size())
+        self._vocab_size = pieces if self._unknowns is None else self._unknowns.vocab_size
         self._skipped_ids = _skipped_ids(self._processor)
 
     @classmethod
@@ -99,8 +102,8 @@ class Tokenizer:
         """Returns the tokenizer of a serialized model, the inverse of `serialized`.
 
         Raises:
-            ValueError: when the bytes are not a whole SentencePiece model with padding, unknown,
-                begin and end ids.
+            ValueError: when the bytes are not a whole SentencePiece model with padding, unknown
+                and end ids.
         """
         return cls(serialized)
 
@@ -110,7 +113,7 @@ class Tokenizer:
 
         Raises:
             ValueError: when the file is missing, unreadable, or not a whole SentencePiece model
-                with padding, unknown, begin and end ids. The message names the file.
+                with padding, unknown and end ids. The message names the file.
         """
         try:
             serialized = Path(path).read_bytes()
@@ -159,13 +162,19 @@ class Tokenizer:
 
     @property
     def bos_id(self) -> int:
-        """The id that begins a target."""
-        return self._processor.bos_id()
+        """The id that begins a target: padding where the model has no begin piece, as Marian's."""
+        begin = self._processor.bos_id()
+        return self.pad_id if begin < 0 else begin
 
     @property
     def eos_id(self) -> int:
         """The id that ends a text."""
         return self._processor.eos_id()
+
+    @property
+    def unknowns(self) -> Unknowns | None:
+        """What becomes of unknown pieces, where the vocabulary is not SentencePiece's own."""
+        return self._unknowns
 
     @property
     def skipped_ids(self) -> tuple[int, ...]:
@@ -183,7 +192,8 @@ class Tokenizer:
             ValueError: for one string in place of a sequence, and for a text with U+0000 or a
                 lone surrogate; the message has its index and position.
         """
-        return self._processor.encode(check_texts(texts))
+        rows = self._processor.encode(check_texts(texts))
+        return rows if self._unknowns is None else self._unknowns.apply(rows)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each row of ids.
@@ -262,22 +272,23 @@ def _make_processor(serialized: bytes, argument: str) -> Any:
             processor = spm.SentencePieceProcessor(model_proto=bytes(serialized))
             # Reading every piece finds names that are not UTF-8.
             processor.id_to_piece(list(range(processor.vocab_size())))
+            Unknowns.read(bytes(serialized))
         except (RuntimeError, UnicodeDecodeError, ValueError) as error:
             reason = str(error).strip()
         else:
-            ids = {name: getattr(processor, f"{name}_id")() for name in ("pad", "bos", "eos")}
+            ids = {name: getattr(processor, f"{name}_id")() for name in ("pad", "eos")}
             missing = [name for name, value in ids.items() if value < 0]
             if not missing:
                 return processor
             reason = f"it defines no {' and no '.join(missing)} id"
     raise ValueError(
-        f"{argument} must be a whole SentencePiece model with pad, unk, bos and eos ids. "
+        f"{argument} must be a whole SentencePiece model with pad, unk and eos ids. "
         f"Make one with Tokenizer.train. Received: {_size(serialized)} ({reason})"
     )
 
 
 def _skipped_ids(processor: Any) -> tuple[int, ...]:
-    skipped = {processor.pad_id(), processor.bos_id()}
+    skipped = {processor.pad_id(), processor.bos_id()} - {-1}
     nul = processor.piece_to_id("<0x00>")
     if processor.is_byte(nul):
         skipped.add(nul)

@@ -24,7 +24,8 @@ def token_cross_entropy(target_out, logits, label_smoothing=0.0):
     logits = ops.cast(logits, "float32")
     losses = ops.sparse_categorical_crossentropy(target_out, logits, from_logits=True)
     if label_smoothing:
-        right = ops.take_along_axis(logits, ops.expand_dims(target_out, -1), axis=-1)
+        ids = ops.expand_dims(ops.cast(target_out, "int32"), -1)  # Keras hands targets on as floats
+        right = ops.take_along_axis(logits, ids, axis=-1)
         losses += label_smoothing * (ops.squeeze(right, -1) - ops.mean(logits, axis=-1))
     return losses
 
@@ -82,10 +83,9 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return token_cross_entropy(y_true, y_pred, self.label_smoothing)
 
-    def token_losses(self, y_true, y_pred, sample_weight=None):
-        """Return the loss and the weight of each position, both float32 `[B, T]`."""
-        weights = position_weights(y_true, self.pad_id, sample_weight)
-        return self.call(y_true, y_pred), weights
+    def position_weights(self, y_true, sample_weight=None):
+        """Return the weight of each position, float32 `[B, T]`: 0 where it is padding."""
+        return position_weights(y_true, self.pad_id, sample_weight)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         weights = position_weights(y_true, self.pad_id, sample_weight)

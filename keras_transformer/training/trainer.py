@@ -19,6 +19,7 @@ from keras_transformer.data.pipeline import make_dataset, stream_of
 from keras_transformer.data.splits import Splits, open_splits
 from keras_transformer.model import Transformer
 from keras_transformer.run_folder import RunFolder
+from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
@@ -26,7 +27,11 @@ from keras_transformer.training.callbacks import (
     ProgressLine,
     StopAt,
 )
-from keras_transformer.training.checkpoints import restore_checkpoint
+from keras_transformer.training.checkpoints import (
+    Progress,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.training.schedules import InverseSquareRoot
@@ -60,11 +65,10 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     backend.make_deterministic(recipe.training.seed)
     run = RunFolder.create(run_folder, recipe)
     splits = open_splits(recipe.data)
+    if recipe.model.start_from is not None and not run.has_weights:
+        take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
     source, target = prepare_tokenizers(run, splits, console)
-    config = TransformerConfig.for_tokenizers(
-        recipe.model.preset, source, target, **recipe.model.overrides
-    )
-    model = compiled_model(config, recipe.training)
+    model = compiled_model(_architecture(run.recipe, source, target), recipe.training)
     console.print(f"Model       {_describe(model)}", highlight=False)
     progress, damaged = restore_checkpoint(run.path / "checkpoints", model)
     for sentence in damaged:
@@ -82,12 +86,44 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
 
 
+def take_over(run: RunFolder, start: StartingPoint, splits: Splits, console: Console) -> None:
+    """Copy a trained model into a new run: tokenizers, architecture, and weights as step 0.
+
+    The checkpoint comes last: with it, the run no longer needs the folder it started from.
+
+    Raises:
+        ValueError: the model cannot be loaded, or does not fit the recipe.
+    """
+    console.print(f"Start       {start}", highlight=False, markup=False, soft_wrap=True)
+    trained = start.load()
+    run.save_held_out(_first(splits.validation, HELD_OUT))
+    trained.source.save(run.path / "source.model")
+    trained.target.save(run.path / "target.model")
+    run.record_architecture(trained.model.config.model_dump())
+    config = _architecture(run.recipe, trained.source, trained.target)
+    model = compiled_model(config, run.recipe.training)
+    model.set_weights(trained.model.get_weights())
+    progress = Progress(step=0, seconds=0.0, best=None)
+    save_checkpoint(run.path / "checkpoints", model, progress)
+
+
+def _architecture(recipe: RunConfig, source: Tokenizer, target: Tokenizer) -> TransformerConfig:
+    overrides = recipe.model.overrides
+    if recipe.model.architecture is not None:
+        return TransformerConfig(**(recipe.model.architecture | overrides))
+    return TransformerConfig.for_tokenizers(recipe.model.preset, source, target, **overrides)
+
+
 def prepare_tokenizers(
     run: RunFolder, splits: Splits, console: Console
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Load the run's tokenizers; for a new run train them and set texts aside for later proof."""
+    """Load the run's tokenizers; for a new run train them and set texts aside for later proof.
+
+    Those of a run that starts from a model are there: `take_over` has put them there.
+    """
     settings = run.recipe.tokenizer
-    if (run.path / "target.model").exists():
+    started = run.recipe.model.start_from is not None
+    if started or (run.path / "target.model").exists():
         source, target = run.source_tokenizer(), run.target_tokenizer()
     else:
         pairs = _Counted(splits.train)
@@ -168,6 +204,9 @@ def _fit(
     validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
+    if not start and run.recipe.model.start_from is not None:
+        loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+        console.print(f"Before      validation loss {loss:.3f}", highlight=False)
     run.trim_metrics(start)
     progress = ProgressLine(stop, console)
     callbacks: list[keras.callbacks.Callback] = [

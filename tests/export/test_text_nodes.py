@@ -2,6 +2,7 @@
 
 import random
 
+import make_marian_goldens as goldens
 import numpy as np
 import onnx
 import pytest
@@ -113,3 +114,19 @@ def test_an_empty_batch_gives_an_empty_answer(tokenizer):
     translations, ids = session.run(None, {"texts": np.array([], object)})
     assert translations.shape == (0, 1)
     assert ids.shape[0] == 0
+
+
+def test_what_marian_does_not_know_is_the_same_in_onnx(tmp_path):
+    from keras_transformer.bridges.marian_tokenizers import read_tokenizers
+
+    tokenizer, _ = read_tokenizers(goldens.write_folder(goldens.load(), tmp_path / "marian"))
+    session = text_session(IDENTITY, tokenizer)
+    generator = random.Random(3)
+    texts = [*goldens.TEXTS, *EDGES, *random_texts(200, seed=3)]
+    texts += ["".join(generator.choices("日本東☃я ae語", k=8)) for _ in range(200)]
+    translations, ids = session.run(["translations", "ids"], {"texts": np.array(texts, object)})
+    for text, row, wanted in zip(texts, ids[:, 0], tokenizer.encode(texts), strict=True):
+        assert row[: len(wanted) + 1].tolist() == [*wanted, tokenizer.eos_id], ascii(text[:60])
+        assert (row[len(wanted) + 1 :] == tokenizer.pad_id).all()
+    assert translations[:, 0].tolist() == tokenizer.decode(ids[:, 0])
+    assert session.run(["ids"], {"texts": np.array([], object)})[0].shape == (0, 1, 1)

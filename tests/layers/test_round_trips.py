@@ -14,6 +14,8 @@ from tiny_models import tiny_model
 
 from keras_transformer import layers
 
+pytestmark = pytest.mark.jax
+
 # What no loss can move: scores that are the same for every key of a query cancel in the softmax.
 # A bias of the keys does that where a score is linear in the key, and everything about the query
 # where the score is a sum of one part for each.
@@ -117,8 +119,6 @@ from keras_transformer import backend
 backend.start()
 import keras, numpy as np
 import keras_transformer.model
-
-pytestmark = pytest.mark.jax
 folder = Path(sys.argv[1])
 for name, expected in np.load(folder / "expected.npz").items():
     model = keras.saving.load_model(folder / f"{name}.keras")

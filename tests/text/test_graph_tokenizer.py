@@ -2,6 +2,7 @@
 
 import random
 
+import make_marian_goldens as goldens
 import numpy as np
 import pytest
 
@@ -158,3 +159,26 @@ def test_setting_the_seed_leaves_tokenizers_and_their_graphs_alive():
     tf.random.set_seed(1)
     assert tokenize(tf.constant(["the dog"])).numpy().tolist() == before
     assert graph_tokenizer.tokenize(tf.constant(["the dog"])).numpy().tolist() == before
+
+
+@pytest.fixture(scope="module")
+def marian_pair(tmp_path_factory):
+    from keras_transformer.bridges.marian_tokenizers import read_tokenizers
+
+    folder = goldens.write_folder(goldens.load(), tmp_path_factory.mktemp("marian"))
+    tokenizer, _ = read_tokenizers(folder)
+    return tokenizer, GraphTokenizer(tokenizer)
+
+
+def test_what_marian_does_not_know_is_the_same_in_the_graph(marian_pair):
+    tokenizer, graph_tokenizer = marian_pair
+    generator = random.Random(3)
+    texts = [*goldens.TEXTS, *ODD_TEXTS, *random_texts(200, seed=3)]
+    texts += ["".join(generator.choices("日本東☃я ae語", k=8)) for _ in range(200)]
+    ids = graph_tokenizer.tokenize(tf.constant(texts)).numpy()
+    for text, row, wanted in zip(texts, ids, tokenizer.encode(texts), strict=True):
+        assert row[: len(wanted) + 1].tolist() == [*wanted, tokenizer.eos_id], ascii(text[:60])
+        assert (row[len(wanted) + 1 :] == tokenizer.pad_id).all()
+    found = graph_tokenizer.detokenize(ids).numpy()
+    assert [text.decode() for text in found] == tokenizer.decode(ids)
+    assert graph_tokenizer.tokenize(tf.constant([], tf.string)).shape == (0, 0)

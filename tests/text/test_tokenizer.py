@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from keras_transformer.config import TransformerConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
 LINES = [f"{a} {b} {c}" for a in ("the", "a") for b in ("big", "dog", "den") for c in ("ran", "g")]
@@ -248,6 +249,24 @@ def test_a_model_without_padding_is_refused():
     )
     with pytest.raises(ValueError, match="it defines no pad id"):
         Tokenizer.from_bytes(model.getvalue())
+
+
+def test_where_a_model_has_no_begin_padding_begins():
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=16, minloglevel=2,
+        eos_id=0, unk_id=1, pad_id=2, bos_id=-1,
+    )  # fmt: skip
+    tokenizer = Tokenizer.from_bytes(model.getvalue())
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (0, 2, 2)
+    assert tokenizer.skipped_ids == (2,)
+    assert tokenizer.decode(tokenizer.encode(LINES)) == LINES
+    config = TransformerConfig.for_tokenizers("tiny", tokenizer, tokenizer)
+    assert (config.start_id, config.banned_ids) == (2, (2,))
 
 
 def test_threads_share_one_tokenizer(tokenizer):

@@ -3,12 +3,16 @@
 import csv
 import errno
 import io
+import re
+import shutil
 import signal
 
+import make_marian_goldens as goldens
 import numpy as np
 import pytest
 from rich.console import Console
 
+from keras_transformer.bridges import from_marian
 from keras_transformer.config import RunConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.training import callbacks, trainer
@@ -103,6 +107,94 @@ def test_promises_5_and_9_a_resumed_run_equals_an_uninterrupted_one(
     assert second.seconds > first.seconds
     again, screen = run(tiny_recipe, tmp_path)
     assert (again.reason, again.step) == ("finished", 12)
+
+
+@pytest.fixture(scope="module")
+def marian_folder(tmp_path_factory):
+    return goldens.write_folder(goldens.load(), tmp_path_factory.mktemp("marian") / "opus")
+
+
+def further(tiny_recipe, start_from, **model):
+    """A recipe that trains a model further on `tiny_recipe`'s data."""
+    values = tiny_recipe.model_dump(exclude={"tokenizer", "model"})
+    values["training"] |= {"max_steps": 6, "evaluate_every": 2, "peak_learning_rate": 0.003}
+    return RunConfig(**values, model={"start_from": str(start_from), **model})
+
+
+def test_a_run_from_a_run_has_its_tokenizers_sizes_and_weights(tiny_run, tiny_recipe, tmp_path):
+    recipe = further(tiny_recipe, tiny_run.path, overrides={"dropout": 0.2})
+    result, screen = run(recipe, tmp_path)
+    assert f"Start       {tiny_run.path}, a training run" in screen
+    before = float(re.search(r"Before      validation loss (\S+)", screen)[1])
+    with open(tiny_run.path / "metrics.csv", newline="") as file:
+        best = min(float(row["val_loss"]) for row in csv.DictReader(file))
+    assert before == pytest.approx(best, abs=1e-3)
+    assert losses(tmp_path)[-1][1] < before
+    assert (tmp_path / "source.model").read_bytes() == (tiny_run.path / "source.model").read_bytes()
+    start, now = tiny_run.load_best_model().config, result.run.load_best_model().config
+    assert now == start.model_copy(update={"dropout": 0.2})
+    recorded = RunFolder.open(tmp_path).recipe
+    assert recorded.model.start_from == str(tiny_run.path)
+    assert recorded.model.architecture == start.model_dump()
+
+
+def test_a_run_from_a_marian_checkpoint_begins_with_its_weights(
+    marian_folder, tiny_recipe, tmp_path, monkeypatch
+):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(further(tiny_recipe, marian_folder), tmp_path)
+    taken = RunFolder.open(tmp_path)
+    assert taken.has_weights
+    translator = from_marian(marian_folder)
+    assert (taken.source_tokenizer(), taken.target_tokenizer()) == (
+        translator.source,
+        translator.target,
+    )
+    assert taken.recipe.model.architecture == translator.model.config.model_dump()
+    model = trainer.compiled_model(translator.model.config, taken.recipe.training)
+    progress, _ = restore_checkpoint(tmp_path / "checkpoints", model)
+    assert progress.step == 0
+    for ours, theirs in zip(model.weights, translator.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["run", "marian"])
+def test_promise_5_a_run_from_a_model_resumes_bit_for_bit_when_its_start_has_gone(
+    kind, marian_folder, tiny_run, tiny_recipe, tmp_path
+):
+    start = shutil.copytree(marian_folder if kind == "marian" else tiny_run.path, tmp_path / "it")
+    recipe = further(tiny_recipe, start)
+    whole, _ = run(recipe, tmp_path / "whole")
+    run(recipe, tmp_path / "run", max_steps=2)
+    shutil.rmtree(start)
+    second, screen = run(recipe, tmp_path / "run")
+    assert "Resuming at step 2" in screen
+    assert "Start " not in screen
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(second)[name], array)
+
+
+def test_a_model_that_is_not_the_one_the_recipe_was_made_for_is_refused(
+    marian_folder, tiny_run, tiny_recipe, tmp_path
+):
+    other = tiny_run.load_best_model().config.model_dump()
+    with pytest.raises(ValueError, match=r"opus must hold the model .* d_ff was 16, is 24"):
+        run(further(tiny_recipe, marian_folder, architecture=other), tmp_path)
+
+
+def test_without_its_checkpoints_a_run_needs_its_start_again(tiny_run, tiny_recipe, tmp_path):
+    start = shutil.copytree(tiny_run.path, tmp_path / "start")
+    run(further(tiny_recipe, start), tmp_path / "run", max_steps=2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.rmtree(start)
+    with pytest.raises(ValueError, match=r"start must be the folder of a training run.*no such"):
+        run(further(tiny_recipe, start), tmp_path / "run", max_steps=2)
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkeypatch):
