@@ -98,12 +98,13 @@ def _native_stderr_silenced() -> Any:
         os.close(saved)
 
 
-def choose(name: str) -> None:
-    """Use a Keras backend whatever the environment says. Call it before Keras loads.
+def choose_tensorflow() -> None:
+    """Let Keras use TensorFlow, whatever the environment says. Call it before Keras loads.
 
     Raises:
         RuntimeError: Keras has loaded with another backend.
     """
+    name = "tensorflow"
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != name:
         raise RuntimeError(
             f"The Keras backend must be {name!r}, and Keras has loaded with another. Start a new "
@@ -111,6 +112,7 @@ def choose(name: str) -> None:
             f"Received: backend={sys.modules['keras'].backend.backend()!r}"
         )
     os.environ["KERAS_BACKEND"] = name
+    import_tensorflow()
 
 
 def needs_fixed_shapes() -> bool:
@@ -193,3 +195,10 @@ def concrete(tensor: Any) -> Any:
         traced = isinstance(tensor, sys.modules["jax"].core.Tracer)
         return None if traced else np.asarray(tensor)
     return None
+
+
+def as_config(layer: Any) -> dict[str, Any]:
+    """Return a Keras layer in its serialized form, which YAML can hold."""
+    import keras
+
+    return keras.saving.serialize_keras_object(layer)

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from keras_transformer import backend
+
 SIMILARITY_NAMES = (
     "scaled_dot", "dot", "general", "additive", "concat", "linear_concat", "cosine",
 )  # fmt: skip
@@ -190,11 +192,7 @@ class TransformerConfig(SequenceConfig):
     @classmethod
     def _similarity_as_text(cls, value: Any) -> Any:
         """Turn a layer into its serialized form."""
-        if not hasattr(value, "prepare_key"):
-            return value
-        import keras
-
-        return keras.saving.serialize_keras_object(value)
+        return backend.as_config(value) if hasattr(value, "prepare_key") else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -214,9 +212,13 @@ class TransformerConfig(SequenceConfig):
                 f"or one tokenizer. Received: source_vocab_size={self.source_vocab_size}, "
                 f"target_vocab_size={self.target_vocab_size}"
             )
-        similarity = self.similarity  # whether a registered class exists is for Keras to say
-        own = not isinstance(similarity, str) or ">" in similarity
-        if not own and similarity not in SIMILARITY_NAMES:
+        similarity = self.similarity
+        # whether a registered class exists, 'package>Class', is for Keras to say
+        if (
+            isinstance(similarity, str)
+            and ">" not in similarity
+            and similarity not in SIMILARITY_NAMES
+        ):
             raise ValueError(
                 f"similarity must be one of {', '.join(SIMILARITY_NAMES)}, the name of a "
                 "registered class ('package>Class'), or a layer."

@@ -47,7 +47,7 @@ def run(minutes: float, folder: Path) -> int:
     run_folder, exported = folder / "run", folder / "exported"
     _show_notice(folder)
 
-    backend.import_tensorflow()
+    backend.choose_tensorflow()
     from keras_transformer.training.trainer import train
 
     screen.say("Train       with model.fit; Ctrl-C saves, and the same command resumes")

@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from keras_transformer.config import RNNSearchConfig
 from keras_transformer.layers.attention import attention_weights
+from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import TokenEmbedding
 from keras_transformer.layers.masks import padding_mask
 from keras_transformer.layers.similarity import Additive
@@ -148,7 +149,7 @@ class RNNSearch(SequenceModel):
 
         self.source_embedding = embedding(config.source_vocab_size, "source_embedding")
         self.token_embedding = embedding(config.target_vocab_size, "token_embedding")
-        self.embedding_dropout = layers.Dropout(config.dropout, dtype=dtype)
+        self.embedding_dropout = Dropout(config.dropout, dtype=dtype)
         self.encoder = layers.Bidirectional(
             layers.GRU(size, reset_after=False, return_sequences=True, name="gru", dtype=dtype),
             name="encoder",
@@ -158,7 +159,7 @@ class RNNSearch(SequenceModel):
         cell = AttentionGRUCell(size, config.units, name="cell", dtype=dtype)
         self.decoder = layers.RNN(cell, return_sequences=True, name="decoder", dtype=dtype)
         self.deep_output = layers.Dense(2 * config.maxout_size, name="deep_output", dtype=dtype)
-        self.output_dropout = layers.Dropout(config.dropout, dtype=dtype)
+        self.output_dropout = Dropout(config.dropout, dtype=dtype)
         self.output_projection = layers.Dense(config.target_vocab_size, name="output", dtype=dtype)
         self.build([(None, None), (None, None)])
 

@@ -39,7 +39,9 @@ FRAMEWORKS = {"tensorflow", "tensorflow_text", "jax", "jaxlib", "torch"}
 # The model and its search run on every Keras backend, so they know Keras and nothing below it.
 KERAS_ONLY = (
     "keras_transformer/layers/",
+    "keras_transformer/sequence_model.py",
     "keras_transformer/model.py",
+    "keras_transformer/recurrent.py",
     "keras_transformer/decoding/",
 )
 # These reach forward to the export package, each inside a function.

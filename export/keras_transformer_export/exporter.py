@@ -79,9 +79,10 @@ def export(
         The bundle.
 
     Raises:
-        ValueError: no `Translator`, an unknown format or precision, a model on another backend
-            than TensorFlow or of another type than float32, sentences that are one string or
-            that no runtime can carry, or a folder that exists and may not be replaced.
+        ValueError: no `Translator` of a `Transformer`, an unknown format or precision, a model on
+            another backend than TensorFlow or of another type than float32, sentences that are
+            one string or that no runtime can carry, or a folder that exists and may not be
+            replaced.
         ParityError: an exported file gives something else than the Keras model.
         RuntimeError: the model cannot be converted.
         OSError: the files cannot be written, as on a full disk.
@@ -128,6 +129,7 @@ def _check_names(argument: str, given: Sequence[str], known: Sequence[str]) -> N
 def _check_translator(translator: Any) -> None:
     import keras
 
+    from keras_transformer.model import Transformer
     from keras_transformer.translator import Translator
 
     if not isinstance(translator, Translator):
@@ -145,6 +147,11 @@ def _check_translator(translator: Any) -> None:
         raise ValueError(
             "The model must compute in float32 for an export. Set keras.config.set_dtype_policy("
             f"'float32') and load the run again. Received: dtype policy {policy.name!r}"
+        )
+    if not isinstance(translator.model, Transformer):
+        raise ValueError(
+            "translator must hold a Transformer: RNNSearch is for comparison and is not exported. "
+            f"Received: model of type {type(translator.model).__name__}"
         )
 
 

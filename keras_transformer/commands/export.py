@@ -58,7 +58,7 @@ def write(
         force: replace a bundle that is there.
         card: fields of the model card.
     """
-    backend.import_tensorflow()
+    backend.choose_tensorflow()  # also for a run that was trained on JAX
     from keras_transformer.starting_point import StartingPoint
     from keras_transformer_export.bundle import ModelCard
     from keras_transformer_export.exporter import export

@@ -22,7 +22,7 @@ def run(model: Path, device: str, scores: bool, options: dict[str, Any]) -> None
     """Translate standard input, in constant memory.
 
     Args:
-        model: run folder, exported folder or ONNX file.
+        model: run folder, Marian folder, exported folder or ONNX file.
         device: "auto", "cpu" or "cuda".
         scores: write the score and a TAB before each translation.
         options: of `translate`; None leaves what the run or the file has.
@@ -101,8 +101,8 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
-    if (model / "config.yaml").is_file():
-        return _open_run(model, device, options)
+    if any((model / name).is_file() for name in ("config.yaml", "config.json")):
+        return _open_trained(model, device, options)
     if model.suffix == ".onnx" or (model / "manifest.json").is_file():
         # No TensorFlow in this process: both carry a copy of the same native library.
         from keras_transformer_export.runtime import OnnxTranslator
@@ -111,21 +111,22 @@ def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
         return lambda texts: translator.translate(texts, **options)
     what = "does not exist" if not model.exists() else "is neither"
     raise ValueError(
-        "The model must be the folder of a training run, an exported folder, or an .onnx file. "
+        "The model must be the folder of a training run or of a Marian model, an exported folder, "
+        "or an .onnx file. "
         f"Check the name: it {what}. Received: {str(model)!r}"
     )
 
 
-def _open_run(model: Path, device: str, options: dict[str, Any]) -> Translate:
+def _open_trained(model: Path, device: str, options: dict[str, Any]) -> Translate:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for devices
 
     backend.import_tensorflow()
-    from keras_transformer.translator import Translator
+    from keras_transformer.starting_point import StartingPoint
 
     if device == "cuda":
         _require_gpu()
-    translator = Translator.load(model)
+    translator = StartingPoint.find(model).load()
     return lambda texts: translator.translate(texts, **options)
 
 

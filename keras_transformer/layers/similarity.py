@@ -122,7 +122,8 @@ class Additive(Similarity):
 
     def build(self, query_shape=None, prepared_shape=None):
         if query_shape is not None:
-            self.build_heads(query_shape[1], query_shape[-1], prepared_shape[-1])
+            key_dim = (prepared_shape or query_shape)[-1]
+            self.build_heads(query_shape[1], query_shape[-1], key_dim)
         self.built = True
 
     def build_heads(self, num_heads, head_dim, key_dim=None):

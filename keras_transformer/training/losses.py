@@ -1,17 +1,19 @@
 """Cross entropy over the real target tokens, with label smoothing."""
 
 import keras
+import numpy as np
 from keras import ops
 
 __all__ = ["SmoothedCrossEntropy", "token_cross_entropy"]
 
 
 def token_cross_entropy(target_out, logits, label_smoothing=0.0):
-    """Return -sum_k q(k) log p(k) for each position, without building the one-hot target.
+    """Return -sum_k q(k) log p(k) for each position.
 
     q gives 1 - eps to the right token and spreads eps evenly over all V (Szegedy et al. 2016;
-    'Attention Is All You Need', section 5.4). With z the logits this is
-    CE(y) + eps * (z_y - mean(z)).
+    'Attention Is All You Need', section 5.4). With z the logits, this is logsumexp(z) - q.z,
+    whose gradient needs no scatter: with TensorFlow, JAX and XLA it is faster than the framework's
+    fused cross entropy with a term for the smoothing.
 
     Args:
         target_out: integers `[B, T]`.
@@ -19,15 +21,19 @@ def token_cross_entropy(target_out, logits, label_smoothing=0.0):
         label_smoothing: eps, from 0 to below 1.
 
     Returns:
-        float32 `[B, T]`, in nats.
+        float32 `[B, T]`, in nats; not a number where a target is outside the vocabulary.
     """
     logits = ops.cast(logits, "float32")
-    losses = ops.sparse_categorical_crossentropy(target_out, logits, from_logits=True)
-    if label_smoothing:
-        ids = ops.expand_dims(ops.cast(target_out, "int32"), -1)  # Keras hands targets on as floats
-        right = ops.take_along_axis(logits, ids, axis=-1)
-        losses += label_smoothing * (ops.squeeze(right, -1) - ops.mean(logits, axis=-1))
-    return losses
+    target_out = ops.cast(target_out, "int32")  # Keras hands targets on as floats
+    if not label_smoothing:
+        return ops.sparse_categorical_crossentropy(target_out, logits, from_logits=True)
+    vocab_size = logits.shape[-1]
+    right = ops.equal(ops.expand_dims(target_out, -1), ops.arange(vocab_size, dtype="int32"))
+    even = label_smoothing / vocab_size
+    weighted = ops.sum(logits * ops.where(right, 1 - label_smoothing + even, even), axis=-1)
+    losses = ops.logsumexp(logits, axis=-1) - weighted
+    known = ops.logical_and(target_out >= 0, target_out < vocab_size)
+    return ops.where(known, losses, np.nan)  # a wrong id must not pass for a good loss
 
 
 def position_weights(target_out, pad_id, sample_weight=None):

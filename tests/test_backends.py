@@ -1,0 +1,154 @@
+"""What is trained on one Keras backend gives the same answers on the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import OPTIONS, source_ids, tiny_model
+
+from keras_transformer import backend
+from keras_transformer.translator import Translator, generate
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["1 2 3", "", "3", "0 9 0 9", "2 2", "7 1 5 3"]
+ANSWERS = """
+import json, sys
+import numpy as np
+import keras_transformer as kt
+sources, targets = np.array([[4, 5, 3, 0], [6, 7, 8, 3]]), np.array([[2, 4, 5], [2, 6, 0]])
+translator = kt.Translator.load(sys.argv[1])
+import keras
+texts = json.loads(sys.argv[2])
+found = [h[0] for h in translator.translate(texts)]
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "ids": [h.tokens for h in found],
+    "scores": [h.score for h in found],
+    "log_probs": translator.score(texts, texts).tolist(),
+    "logits": np.asarray(translator.model((sources, targets))).tolist(),
+}))
+"""
+
+
+def on(keras_backend, *command):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": keras_backend},
+        timeout=400,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stderr == "", "nothing but answers on the screen"
+    return result.stdout
+
+
+def answers(keras_backend, run_folder):
+    found = json.loads(on(keras_backend, "-c", ANSWERS, run_folder, json.dumps(TEXTS)))
+    assert found["backend"] == keras_backend
+    return found
+
+
+def assert_same(found, expected):
+    assert found["ids"] == expected["ids"]
+    for name in ("scores", "log_probs", "logits"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def test_a_run_trained_on_tensorflow_gives_the_same_on_jax(tiny_run):
+    assert_same(answers("jax", tiny_run.path), answers("tensorflow", tiny_run.path))
+
+
+@pytest.mark.slow
+def test_a_run_trained_on_jax_resumes_and_exports_with_one_command(tiny_recipe, tmp_path):
+    recipe, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    recipe.write_text(tiny_recipe.to_yaml(), encoding="utf-8")
+    train = ["-m", "keras_transformer.cli", "train", recipe, "--run-folder", run]
+    on("jax", *train, "--max-steps", "4")
+    assert "Resuming at step 4" in on("jax", *train, "--max-steps", "8")
+    assert_same(answers("tensorflow", run), answers("jax", run))
+    # the environment still says jax: the command starts TensorFlow by itself
+    bundle = tmp_path / "bundle"
+    screen = on("jax", "-m", "keras_transformer.cli", "export", run, bundle, "--format", "onnx")
+    assert "Parity" in screen
+    assert (bundle / "model.onnx").is_file()
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("option", ["post_norm", "rotary", "additive", "learned_positions"])
+def test_promise_2_a_fixed_cache_gives_the_ids_of_a_grown_one(option):
+    model = tiny_model(seed=3, **OPTIONS[option])
+    sources = source_ids(model.config, [5, 3, 1, 8])
+    translator = _without_tokenizers(model)
+    if backend.needs_fixed_shapes():
+        found = translator.search(sources, 12)
+        plain = _grown_in_python(model, sources, 12)
+        np.testing.assert_array_equal(found.ids[:, 0], plain)
+        return
+    grown = translator.search(sources, 12)
+    for capacity in (12, 16):
+        fixed = generate(model, sources, 12, capacity=capacity)
+        length = grown.ids.shape[2]
+        np.testing.assert_array_equal(np.asarray(fixed.ids)[:, :, :length], grown.ids)
+        assert (np.asarray(fixed.ids)[:, :, length:] == model.config.pad_id).all()
+        np.testing.assert_allclose(fixed.scores, grown.scores, atol=1e-5)
+        np.testing.assert_array_equal(fixed.finished, grown.finished)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+def test_promise_2_the_fixed_cache_compiles_under_xla():
+    import tensorflow as tf
+
+    model = tiny_model(seed=3, **OPTIONS["rotary"])
+    sources = source_ids(model.config, [5, 3, 1, 8])
+    compiled = tf.function(lambda ids: generate(model, ids, 12, capacity=16), jit_compile=True)
+    expected = generate(model, sources, 12)
+    found = compiled(sources)
+    length = expected.ids.shape[2]
+    np.testing.assert_array_equal(found.ids[:, :, :length], expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+@pytest.mark.jax
+def test_search_of_any_size_gives_each_row_what_it_gets_alone():
+    model = tiny_model(seed=5)
+    translator = _without_tokenizers(model)
+    sources = source_ids(model.config, [5, 3, 9])
+    together = translator.search(sources, 7)
+    assert together.ids.shape[:2] == (3, 1)
+    for row, length in enumerate([5, 3, 9]):
+        alone = translator.search(sources[row : row + 1, :length], 7)
+        steps = alone.ids.shape[2]
+        np.testing.assert_array_equal(alone.ids[0], together.ids[row, :, :steps])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
+    assert translator.search(sources[:0], 7).ids.shape == (0, 1, 0)
+
+
+def _without_tokenizers(model):
+    translator = object.__new__(Translator)
+    translator.model, translator.config = model, model.config
+    return translator
+
+
+def _grown_in_python(model, sources, limit):
+    """The same search as a loop in Python, over the cache that grows."""
+    config = model.config
+    memory = model.project_memory(sources)
+    cache, last = model.init_cache(memory), np.full(len(sources), config.start_id)
+    finished, columns = np.zeros(len(sources), bool), []
+    for step in range(limit):
+        logits, cache = model.decode_step(last, step, cache, memory)
+        logits = np.array(logits)
+        logits[:, list(config.banned_ids)] = -np.inf
+        last = np.where(finished, config.pad_id, logits.argmax(axis=-1))
+        columns.append(last)
+        finished |= last == config.eos_id
+        if finished.all():
+            break
+    return np.stack(columns, axis=1)
