@@ -6,6 +6,7 @@ from keras_transformer import backend
 backend.start()
 
 import io  # noqa: E402
+from importlib import metadata  # noqa: E402
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
@@ -19,6 +20,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("tensorflow"):
             item.add_marker(pytest.mark.skip(reason="it needs the TensorFlow backend"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which independent implementations the tests could compare with."""
+    found = []
+    for name in ("torch", "transformers"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    live = ", ".join(found) or "nothing (REFERENCES=1 make test installs PyTorch and transformers)"
+    terminalreporter.write_line(f"Keras on {keras.backend.backend()}. Compared live with: {live}.")
 
 
 @pytest.fixture(autouse=True)

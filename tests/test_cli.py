@@ -333,6 +333,13 @@ def marian_folder(tmp_path):
     return goldens.write_folder(goldens.load(), tmp_path / "opus-mt")
 
 
+def test_a_marian_folder_translates_like_any_other_model(marian_folder):
+    result = run("translate", marian_folder, input="hello world\n\n")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 2
+
+
 @pytest.mark.slow
 def test_own_data_train_a_marian_model_further_and_it_resumes_when_the_folder_has_gone(
     pairs_file, marian_folder, tmp_path

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from keras_transformer.config import RunConfig
+from keras_transformer.config import RNNSearchConfig, RunConfig
+from keras_transformer.recurrent import RNNSearch
+from keras_transformer.translator import Translator
 from keras_transformer_export import Bundle, export, onnx_model
 from keras_transformer_export.bundle import METADATA_KEY, Description, ModelCard
 from keras_transformer_export.exporter import _describe
@@ -228,6 +230,15 @@ def test_something_else_than_a_translator_is_refused(translator, tmp_path):
         with pytest.raises(ValueError, match="translator must be a Translator"):
             export(other, tmp_path / "bundle")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_recurrent_model_is_for_comparison_only(translator, tmp_path):
+    sizes = {"d_embedding": 4, "hidden_size": 4, "units": 4, "maxout_size": 4}
+    config = RNNSearchConfig.for_tokenizers(translator.source, translator.target, **sizes)
+    recurrent = Translator(RNNSearch(config), translator.source, translator.target)
+    with pytest.raises(ValueError, match=r"must hold a Transformer.*Received: .*RNNSearch"):
+        export(recurrent, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(
