@@ -21,7 +21,7 @@ class FakeTranslator:
     """Answers each text with its letters; the full model scores what `scores` says."""
 
     held_out = None
-    config = SimpleNamespace(eos_id=EOS, positions="sinusoidal")
+    config = SimpleNamespace(eos_id=EOS, longest=None)
 
     def __init__(self, scores=(0.0, 0.0)):
         self.source = SimpleNamespace(
@@ -119,5 +119,5 @@ def test_sentences_that_are_no_texts_are_refused(given):
 
 def test_sentences_fit_learned_positions():
     translator = FakeTranslator()
-    translator.config = SimpleNamespace(eos_id=EOS, positions="learned", max_positions=6)
+    translator.config = SimpleNamespace(eos_id=EOS, longest=6)
     assert proof_sentences(translator, ["12345", "123456"])[-1] == "12345"
