@@ -203,7 +203,10 @@ def evaluate(
 def translate(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A run folder, an exported folder or an .onnx file."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A run folder, a Marian folder, an exported folder or an .onnx file.",
+        ),
     ],
     max_decoding_length: Annotated[
         int | None,

@@ -99,6 +99,11 @@ class SequenceConfig(Settings):
                 "pad_id and eos_id must differ, or the end of a text could not be told from "
                 f"padding. Received: pad_id={self.pad_id}, eos_id={self.eos_id}"
             )
+        if self.pad_id == self.unk_id:
+            raise ValueError(
+                "pad_id and unk_id must differ, or unknown tokens would be masked as padding. "
+                f"Received: pad_id={self.pad_id}, unk_id={self.unk_id}"
+            )
         smallest = min(self.source_vocab_size, self.target_vocab_size)
         for name in ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id"):
             value = getattr(self, name)

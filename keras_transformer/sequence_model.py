@@ -5,7 +5,10 @@ from keras_transformer import backend
 backend.start()
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_transformer.layers.shapes import check_equal
 
 
 class SequenceModel(keras.Model):
@@ -31,12 +34,13 @@ class SequenceModel(keras.Model):
                 "inputs must be a pair (source_ids [B, S], target_in [B, T]). "
                 f"Received: {type(inputs).__name__}"
             )
-        shapes = [tuple(ops.shape(ids)) for ids in inputs]
-        if any(len(shape) != 2 for shape in shapes):
+        shapes = [tuple(ids.shape) if hasattr(ids, "shape") else np.shape(ids) for ids in inputs]
+        if any(len(shape) != 2 or shape[1] == 0 for shape in shapes):
             raise ValueError(
-                "inputs must be ids of two axes, source_ids [B, S] and target_in [B, T]. "
-                f"Received: shapes {shapes[0]} and {shapes[1]}"
+                "inputs must be ids of two axes, source_ids [B, S] and target_in [B, T], with at "
+                f"least one position. Received: shapes {shapes[0]} and {shapes[1]}"
             )
+        check_equal(0, source_ids=shapes[0], target_in=shapes[1])
         return inputs
 
     @property

@@ -32,7 +32,8 @@ class StartingPoint:
             RunFolder.open(path)
             return cls(path, "run")
         config = path / "config.json"
-        found = "no such folder" if not path.is_dir() else "neither of the two in it"
+        missing = "a file" if path.exists() else "no such folder"
+        found = "neither of the two in it" if path.is_dir() else missing
         if config.is_file():
             model_type = read_json(config).get("model_type")
             if model_type == "marian":

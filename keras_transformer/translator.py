@@ -103,8 +103,19 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[np.nd
         yield order[start : start + batch_size]
 
 
-def _check_rows(name: str, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
+def _check_length(name: str, length: int, longest: int | None) -> None:
+    if longest is not None and length > longest:
+        raise ValueError(
+            f"{name} must have at most {longest} tokens, end symbol included: the model's "
+            f"positions are learned. Split the text. Received: {length} tokens"
+        )
+
+
+def _check_rows(
+    name: str, rows: Sequence[Sequence[int]], vocab_size: int, longest: int | None
+) -> None:
     for index, row in enumerate(rows):
+        _check_length(f"{name}[{index}]", len(row), longest)
         if not len(row):
             raise ValueError(f"{name}[{index}] must end with the end symbol. Received: no ids")
         check_ids(np.asarray(row), vocab_size, f"{name}[{index}]")
@@ -235,6 +246,7 @@ class Translator:
                 f"Received: shape {source_ids.shape}, {source_ids.dtype}"
             )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
+        _check_length("source_ids", source_ids.shape[1], self.config.longest)
         limit, alpha = np.int32(max_decoding_length or 0), np.float32(length_penalty)
         source_ids = source_ids.astype("int32")
         if not backend.needs_fixed_shapes():
@@ -301,8 +313,9 @@ class Translator:
                 "source_rows and target_rows must be equally many. Received: "
                 f"{len(source_rows)} and {len(target_rows)}"
             )
-        _check_rows("source_rows", source_rows, self.config.source_vocab_size)
-        _check_rows("target_rows", target_rows, self.config.target_vocab_size)
+        longest = self.config.longest
+        _check_rows("source_rows", source_rows, self.config.source_vocab_size, longest)
+        _check_rows("target_rows", target_rows, self.config.target_vocab_size, longest)
         scores = np.zeros(len(source_rows), "float32")
         for indices in batches_by_length(list(map(len, target_rows)), batch_size):
             source_ids = pad_rows([source_rows[i] for i in indices], self.config.pad_id)
@@ -352,14 +365,8 @@ class Translator:
     def _rows(self, tokenizer: Tokenizer, texts: Sequence[str], name: str) -> list[list[int]]:
         """Ids of each text and the end symbol."""
         rows = [[*row, self.config.eos_id] for row in tokenizer.encode(texts)]
-        if self.config.longest is not None:
-            for index, row in enumerate(rows):
-                if len(row) > self.config.longest:
-                    raise ValueError(
-                        f"{name}[{index}] must have at most {self.config.longest} tokens, "
-                        "end symbol included: the model's positions are learned. Split the "
-                        f"text. Received: {len(row)} tokens"
-                    )
+        for index, row in enumerate(rows):
+            _check_length(f"{name}[{index}]", len(row), self.config.longest)
         return rows
 
     def _hypotheses(self, found: SearchResult) -> list[list[Hypothesis]]:

@@ -41,8 +41,11 @@ def from_marian(folder: str | Path) -> Translator:
     Logits and ids are those of transformers. Text that MarianTokenizer treats in another way:
 
     - '</s>', '<unk>' and '<pad>' inside a text are text here, not special ids.
-    - A language code (`>>fra<< Good morning`) must be followed by a space. One that the model
-      does not have is text here; there it is the unknown id.
+    - A language code (`>>fra<< Good morning`) must be followed by a space, and is one behind any
+      space, not only at the start of the text. One that the model does not have is text here;
+      there it is the unknown id.
+    - Unknown ids of an output are written as SentencePiece writes them, " ⁇ ", and spaces at its
+      ends stay; `batch_decode(skip_special_tokens=True)` drops both.
     - Scores of pieces are rounded to 1/1024, so that the tokenizer, the SavedModel and the ONNX
       file agree on equally good segmentations; transformers may choose another of them.
     - OPUS-MT's training data had its punctuation normalised (Moses). Neither MarianTokenizer's
@@ -67,6 +70,11 @@ def from_marian(folder: str | Path) -> Translator:
     settings = read_json(path) | _generation_settings(folder)
     _check_supported(path, settings)
     source, target = read_tokenizers(folder)
+    if source.pad_id != target.pad_id:
+        raise ValueError(
+            f"{folder}: both vocabularies must have '<pad>' at the same id: other models are not "
+            f"supported. Received: {source.pad_id} and {target.pad_id}"
+        )
     try:
         config = _architecture(settings, target)
     except ValueError as error:

@@ -199,6 +199,10 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Any]]:
                 yield name, file.get_tensor(name)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: is damaged. Copy it again. ({error})") from error
+    except (AttributeError, TypeError) as error:  # NumPy does not know the type, such as float8
+        raise ValueError(
+            f"{path}: must hold floats of 16, 32 or 64 bits. Save the checkpoint so. ({error})"
+        ) from error
 
 
 def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
@@ -211,13 +215,23 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
         ) from error
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        pairs = [(name, tensor.float().numpy()) for name, tensor in tensors.items()]
-    except Exception as error:  # of many kinds, by what is damaged
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # of many kinds; PyTorch's advice, to trust the file, is kept back
         raise ValueError(
-            f"{path}: is damaged, or holds more than tensors. Copy it again. ({reason})"
+            f"{path}: is damaged, or holds more than tensors. Copy it again, all of it: a clone "
+            f"may hold only a pointer to the file. ({type(error).__name__})"
         ) from error
-    yield from pairs
+    flat = isinstance(tensors, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in tensors.items()
+    )
+    if not flat:
+        raise ValueError(
+            f"{path}: must hold tensors by name, as torch.save(model.state_dict()) writes them. "
+            f"Received: {type(tensors).__name__}"
+        )
+    for name, tensor in tensors.items():
+        values = tensor.detach()
+        yield name, (values.float() if values.is_floating_point() else values).numpy()
 
 
 def _float32(path: Path, name: str, array: Any) -> np.ndarray:

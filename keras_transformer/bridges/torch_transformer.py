@@ -103,11 +103,13 @@ def _check_model(model: Transformer) -> None:
 
 def _below(prefix: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries whose names begin with `prefix`, without it."""
-    if not isinstance(state_dict, Mapping):
+    if not isinstance(state_dict, Mapping) or not all(isinstance(n, str) for n in state_dict):
         raise ValueError(
             "state_dict must hold names and values, as from torch_module.state_dict(). "
             f"Received: {type(state_dict).__name__}"
         )
+    if not isinstance(prefix, str):
+        raise ValueError(f"prefix must be a string. Received: prefix={prefix!r}")
     start = f"{prefix.rstrip('.')}." if prefix else ""
     found = {n.removeprefix(start): v for n, v in state_dict.items() if n.startswith(start)}
     if FIRST not in found:
@@ -215,18 +217,23 @@ def _check_shapes(
 
 def _array(name: str, value: Any) -> Any:
     """Return a tensor (of any device and precision) or an array as a NumPy array of floats."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        # NumPy has no bfloat16
-        value = (value.float() if value.element_size() < 4 else value).numpy()
     try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            # NumPy has no bfloat16
+            value = (value.float() if value.dtype.itemsize < 4 else value).numpy()
         array = np.asarray(value)
-        return array if array.dtype == "float64" else array.astype("float32", copy=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"state_dict[{name!r}] must be a tensor or array of numbers. "
-            f"Received: {type(value).__name__}"
+            f"state_dict[{name!r}] must be a dense tensor or array. "
+            f"Received: {type(value).__name__} ({error})"
         ) from None
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"state_dict[{name!r}] must hold floats. Received: {type(value).__name__} of "
+            f"{array.dtype}"
+        )
+    return array if array.dtype == "float64" else array.astype("float32", copy=False)
 
 
 def _some(names: Iterable[str]) -> str:

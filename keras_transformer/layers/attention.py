@@ -8,7 +8,7 @@ from keras_transformer.layers.cache import FixedCache, GrownCache
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.masks import causal_mask
 from keras_transformer.layers.positional import LAYOUTS, rotate
-from keras_transformer.layers.shapes import check_mask, check_vectors
+from keras_transformer.layers.shapes import check_equal, check_mask, check_vectors
 
 MASKED = -1e9  # exp() of it is exactly 0 in float32
 
@@ -99,8 +99,15 @@ class MultiHeadAttention(layers.Layer):
         dropout=0.0,
         **kwargs,
     ):
-        if num_heads < 1:
-            raise ValueError(f"num_heads must be 1 or more. Received: num_heads={num_heads}")
+        for name, size in (
+            ("num_heads", num_heads),
+            ("key_dim", key_dim),
+            ("value_dim", value_dim),
+        ):
+            if (size is not None or name == "num_heads") and not (
+                isinstance(size, int) and size >= 1
+            ):
+                raise ValueError(f"{name} must be an integer from 1. Received: {name}={size!r}")
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.key_dim = key_dim
@@ -161,12 +168,14 @@ class MultiHeadAttention(layers.Layer):
     def _ensure_built(self, *inputs):
         """Make the weights where `return_scores` comes before the first call."""
         if not self.built:
-            self.build(*(tuple(x.shape) for x in inputs if x is not None))
+            self.build(*(None if x is None else tuple(x.shape) for x in inputs))
 
     def heads(self, query, key=None, value=None):
         """Return query `[B, N, T, H]`, prepared key and value `[B, N, S, H]` of every head."""
         key = query if key is None else key
         value = key if value is None else value
+        check_equal(0, query=query.shape, key=key.shape, value=value.shape)
+        check_equal(1, key=key.shape, value=value.shape)
         return (
             self._split(self.query_projection, "query", query),
             self.similarity.prepare_key(self._split(self.key_projection, "key", key)),
@@ -385,6 +394,7 @@ class CrossAttention(MultiHeadAttention):
         self.memory_projection = self._projection(key_width + value_width, key_input, "key_value")
 
     def call(self, query, memory, attention_mask=None, training=None):
+        check_equal(0, query=query.shape, memory=memory.shape)
         heads = (self._split(self.query_projection, "query", query), *self.project_memory(memory))
         return self._output(*heads, attention_mask, ops.shape(query)[1], training)
 

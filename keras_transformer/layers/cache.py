@@ -35,7 +35,17 @@ class FixedCache(NamedTuple):
     value: Any  # [R, N, L, H]
 
     def append(self, key, value, step, length_axis):
-        """Return the cache with position `step` written."""
+        """Return the cache with position `step` written.
+
+        Raises:
+            ValueError: the buffer is full, where `step` is an int.
+        """
+        capacity = self.value.shape[2]
+        if isinstance(step, int) and step >= capacity:
+            raise ValueError(
+                f"step must be below the capacity of the cache, {capacity}. Make it with a larger "
+                f"capacity. Received: step={step}"
+            )
         return FixedCache(
             _write(self.key, key, step, length_axis), _write(self.value, value, step, 2)
         )

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_transformer.layers.attention import CausalSelfAttention, CrossAttention
 from keras_transformer.layers.encoder import Stack, TransformerLayer
+from keras_transformer.layers.shapes import check_vectors
 
 
 class Memory(NamedTuple):
@@ -25,7 +26,7 @@ class DecoderLayer(TransformerLayer):
     Call arguments:
         x: target `[B, T, D]`.
         memory: encoder output `[B, S, D]`.
-        memory_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
+        attention_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
 
     Returns:
         `[B, T, D]`.
@@ -52,12 +53,12 @@ class DecoderLayer(TransformerLayer):
     def compute_output_shape(self, x_shape, memory_shape=None):
         return x_shape
 
-    def call(self, x, memory, memory_mask=None, training=None):
+    def call(self, x, memory, attention_mask=None, training=None):
         def attend(x):
             return self.self_attention(x, training=training)
 
         def attend_memory(x):
-            return self.cross_attention(x, memory, memory_mask, training=training)
+            return self.cross_attention(x, memory, attention_mask, training=training)
 
         def feed_forward(x):
             return self.feed_forward(x, training=training)
@@ -66,7 +67,7 @@ class DecoderLayer(TransformerLayer):
         x = self._sublayer(x, self.cross_attention_norm, attend_memory, training)
         return self._sublayer(x, self.feed_forward_norm, feed_forward, training)
 
-    def return_scores(self, x, memory, memory_mask=None):
+    def return_scores(self, x, memory, attention_mask=None):
         """Return the weights of both attentions, float32, without dropout.
 
         Returns:
@@ -80,9 +81,9 @@ class DecoderLayer(TransformerLayer):
         causal = self.self_attention.return_scores(before)
         x = self._sublayer(x, self.self_attention_norm, attend)
         before = self._input_of(x, self.cross_attention_norm)
-        return causal, self.cross_attention.return_scores(before, memory, memory_mask)
+        return causal, self.cross_attention.return_scores(before, memory, attention_mask)
 
-    def step(self, x, step, cache, projected, memory_mask=None):
+    def step(self, x, step, cache, projected, attention_mask=None):
         """Decode one position.
 
         Args:
@@ -90,7 +91,7 @@ class DecoderLayer(TransformerLayer):
             step: integer scalar, the position.
             cache: this layer's part of the cache.
             projected: this layer's part of `Memory.projected`.
-            memory_mask: boolean `[R, 1, S]`.
+            attention_mask: boolean `[R, 1, S]`.
 
         Returns:
             rows `[R, D]` and the cache with this position in it.
@@ -103,7 +104,7 @@ class DecoderLayer(TransformerLayer):
             return rows
 
         def attend_memory(x):
-            return self.cross_attention.step(x, projected, memory_mask)
+            return self.cross_attention.step(x, projected, attention_mask)
 
         x = self._sublayer(x, self.self_attention_norm, attend)
         x = self._sublayer(x, self.cross_attention_norm, attend_memory)
@@ -118,7 +119,7 @@ class Decoder(Stack):
     Call arguments:
         x: target `[B, T, D]`.
         memory: encoder output `[B, S, D]`.
-        memory_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
+        attention_mask: boolean, broadcastable to `[B, T, S]`, True = may attend.
 
     Returns:
         `[B, T, D]`.
@@ -132,22 +133,23 @@ class Decoder(Stack):
     def compute_output_shape(self, x_shape, memory_shape=None):
         return x_shape
 
-    def call(self, x, memory, memory_mask=None, training=None):
+    def call(self, x, memory, attention_mask=None, training=None):
+        check_vectors("x", x.shape, self.layers[0].feed_forward.d_model)
         for layer in self.layers:
-            x = layer(x, memory, memory_mask, training=training)
+            x = layer(x, memory, attention_mask, training=training)
         return self._finish(x)
 
-    def project_memory(self, memory, memory_mask):
+    def project_memory(self, memory, attention_mask):
         """Return the `Memory` of encoder output `[B, S, D]` and its mask `[B, 1, S]`."""
         projected = tuple(layer.cross_attention.project_memory(memory) for layer in self.layers)
-        return Memory(projected, memory_mask)
+        return Memory(projected, attention_mask)
 
-    def attention_scores(self, x, memory, memory_mask=None):
+    def attention_scores(self, x, memory, attention_mask=None):
         """Return the weights of every layer: causal `[B, L, N, T, T]`, cross `[B, L, N, T, S]`."""
         weights = []
         for layer in self.layers:
-            weights.append(layer.return_scores(x, memory, memory_mask))
-            x = layer(x, memory, memory_mask)
+            weights.append(layer.return_scores(x, memory, attention_mask))
+            x = layer(x, memory, attention_mask)
         causal, cross = zip(*weights, strict=True)
         return ops.stack(causal, axis=1), ops.stack(cross, axis=1)
 

@@ -44,12 +44,29 @@ def keep_mask(shape, seed, rate):
 class Dropout(keras.layers.Dropout):
     """Sets entries to zero with probability `rate` in training (Srivastava et al. 2014).
 
-    The others are divided by 1 - rate, so that the mean stays. Arguments are those of
-    `keras.layers.Dropout`; only where the random bits come from differs, see `keep_mask`.
+    The others are divided by 1 - rate, so that the mean stays. As `keras.layers.Dropout`, but for
+    where the random bits come from, see `keep_mask`.
+
+    Args:
+        rate: from 0 to below 1.
+        seed: an integer; None: by chance.
+
+    Raises:
+        ValueError: `rate` out of range.
     """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be from 0 to below 1. Received: rate={rate}")
+        super().__init__(rate, seed=seed, **kwargs)
 
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs
         kept = keep_mask(ops.shape(inputs), self.seed_generator.next(), self.rate)
         return ops.where(kept, inputs / (1 - self.rate), ops.zeros((), inputs.dtype))
+
+    def get_config(self):
+        config = super().get_config()
+        del config["noise_shape"]
+        return config

@@ -7,6 +7,7 @@ from keras_transformer.layers import similarity as similarities
 from keras_transformer.layers.attention import SelfAttention
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.shapes import check_vectors
 
 
 class TransformerLayer(layers.Layer):
@@ -173,6 +174,8 @@ class Stack(layers.Layer):
 
     def __init__(self, num_layers, num_heads, d_ff, *, final_norm=None, **options):
         own = {key: options.pop(key) for key in ("name", "dtype", "trainable") if key in options}
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be 1 or more. Received: num_layers={num_layers}")
         super().__init__(**own)
         self.num_layers = num_layers
         self.final_norm = options.get("norm_first", False) if final_norm is None else final_norm
@@ -230,6 +233,7 @@ class Encoder(Stack):
         return input_shape
 
     def call(self, x, attention_mask=None, training=None):
+        check_vectors("x", x.shape, self.layers[0].feed_forward.d_model)
         for layer in self.layers:
             x = layer(x, attention_mask, training=training)
         return self._finish(x)

@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.shapes import check_size
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -40,6 +41,7 @@ class FeedForward(layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
+        check_size("x", x.shape, self.d_model)
         if len(x.shape) == 2:
             return self._rows(x, training)
         rows = self._rows(ops.reshape(x, (-1, self.d_model)), training)

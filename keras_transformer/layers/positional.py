@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_transformer.layers.shapes import check_vectors
+
 LAYOUTS = ("interleaved", "halves")
 
 
@@ -217,7 +219,10 @@ class PositionalEmbedding(layers.Layer):
         self.built = True
 
     def call(self, x, step=0):
+        check_vectors("x", x.shape, self.d_model)
         length = ops.shape(x)[1]
+        if isinstance(step, int) and step < 0:
+            raise ValueError(f"step must be 0 or more. Received: step={step}")
         if isinstance(step, int):
             self._check_end(step + length if isinstance(length, int) else step + 1)
         return x + ops.expand_dims(self._encode(step + ops.arange(length)), 0)

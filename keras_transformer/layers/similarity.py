@@ -231,14 +231,14 @@ def get(similarity, **options):
         **options: for the constructor, where a name is given.
 
     Raises:
-        ValueError: unknown name, or an object without `prepare_key`.
+        ValueError: unknown name, or something else than a `Similarity`.
     """
     if isinstance(similarity, str):
         found = SIMILARITIES.get(similarity) or keras.saving.get_registered_object(similarity)
         if found is None:
             raise ValueError(
                 f"similarity must be one of {', '.join(SIMILARITIES)}, the name of a registered "
-                "class ('package>Class'), or a layer with prepare_key and call. "
+                "class ('package>Class'), or a subclass of Similarity. "
                 f"Received: similarity={similarity!r}"
             )
         layer = found(name="similarity", **options)
@@ -246,10 +246,11 @@ def get(similarity, **options):
         layer = keras.saving.deserialize_keras_object(similarity)
     else:
         layer = similarity
-    if not isinstance(layer, layers.Layer) or not hasattr(layer, "prepare_key"):
+    if not isinstance(layer, Similarity):
         raise ValueError(
-            "similarity must be a registered name or a layer with prepare_key(key) and "
-            f"call(query, prepared), such as a subclass of Similarity. Received: {similarity!r}"
+            "similarity must be a registered name or an instance of a subclass of "
+            "keras_transformer.layers.Similarity, with prepare_key(key) and call(query, prepared). "
+            f"Received: similarity={similarity!r}"
         )
     return layer
 

@@ -81,15 +81,18 @@ def restore_checkpoint(folder: Path, model: Any) -> tuple[Progress | None, list[
 
 def _assign(path: Path, model: Any, arrays: list[np.ndarray]) -> None:
     variables = state_variables(model)
-    fits = len(arrays) == len(variables) and all(
-        array.shape == tuple(variable.shape)
-        for array, variable in zip(arrays, variables, strict=True)
+    differing = (
+        f"{variable.path} of shape {array.shape}, expected {tuple(variable.shape)}"
+        for array, variable in zip(arrays, variables, strict=False)
+        if array.shape != tuple(variable.shape)
     )
-    if not fits:
+    first = next(differing, None)
+    if first or len(arrays) != len(variables):
         raise ValueError(
             f"{path} must be of the model being trained: its variables differ in number or "
             "shape. Train into another folder, or restore the recipe it was made with. "
             f"Received: {len(arrays)} arrays for {len(variables)} variables"
+            + (f"; first {first}" if first else "")
         )
     for array, variable in zip(arrays, variables, strict=True):
         variable.assign(array)

@@ -25,15 +25,17 @@ def token_cross_entropy(target_out, logits, label_smoothing=0.0):
     """
     logits = ops.cast(logits, "float32")
     target_out = ops.cast(target_out, "int32")  # Keras hands targets on as floats
-    if not label_smoothing:
-        return ops.sparse_categorical_crossentropy(target_out, logits, from_logits=True)
     vocab_size = logits.shape[-1]
+    known = ops.logical_and(target_out >= 0, target_out < vocab_size)
+    if not label_smoothing:
+        some_id = ops.where(known, target_out, 0)
+        losses = ops.sparse_categorical_crossentropy(some_id, logits, from_logits=True)
+        return ops.where(known, losses, np.nan)  # a wrong id must not pass for a good loss
     right = ops.equal(ops.expand_dims(target_out, -1), ops.arange(vocab_size, dtype="int32"))
     even = label_smoothing / vocab_size
     weighted = ops.sum(logits * ops.where(right, 1 - label_smoothing + even, even), axis=-1)
     losses = ops.logsumexp(logits, axis=-1) - weighted
-    known = ops.logical_and(target_out >= 0, target_out < vocab_size)
-    return ops.where(known, losses, np.nan)  # a wrong id must not pass for a good loss
+    return ops.where(known, losses, np.nan)
 
 
 def position_weights(target_out, pad_id, sample_weight=None):

@@ -210,7 +210,7 @@ def test_dropout_is_for_training_only_and_keeps_the_mean():
 def test_an_input_size_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match=r"multiple of num_heads.*input size=8, num_heads=3"):
         MultiHeadAttention(num_heads=3).build((None, None, 8))
-    with pytest.raises(ValueError, match=r"num_heads must be 1 or more.*num_heads=0"):
+    with pytest.raises(ValueError, match=r"num_heads must be an integer from 1.*num_heads=0"):
         MultiHeadAttention(num_heads=0)
 
 
@@ -258,3 +258,22 @@ def test_cross_attention_names_a_memory_that_does_not_fit():
         attention(normal(2, 3, 8), normal(2, 5, 8))
     with pytest.raises(ValueError, match=r"memory must have three axes"):
         CrossAttention(num_heads=2)(normal(2, 3, 8), normal(5, 6))
+
+
+def test_inputs_that_do_not_fit_each_other_are_named():
+    attention = MultiHeadAttention(num_heads=2)
+    with pytest.raises(ValueError, match=r"query and key and value must have one batch size"):
+        attention(normal(2, 5, 8), normal(3, 5, 8))
+    with pytest.raises(ValueError, match=r"key and value must have one number of positions"):
+        attention(normal(2, 5, 8), normal(2, 4, 8), normal(2, 3, 8))
+    with pytest.raises(ValueError, match=r"query must have at least one position"):
+        attention(normal(2, 0, 8), normal(2, 4, 8))
+    with pytest.raises(ValueError, match=r"attention_mask must be a boolean array.*list"):
+        attention(normal(2, 5, 8), attention_mask=[[True]])
+
+
+def test_a_step_behind_a_full_buffer_is_refused():
+    attention = CausalSelfAttention(num_heads=2)
+    attention(normal(1, 3, 8))
+    with pytest.raises(ValueError, match=r"step must be below the capacity of the cache, 2"):
+        attention.step(normal(1, 8), 2, attention.init_cache(1, 2))

@@ -39,3 +39,10 @@ def test_dropout_is_for_training_only():
     x = np.ones((1, 2, 4), "float32")
     np.testing.assert_array_equal(layer(x), layer(x, training=False))
     assert not np.allclose(layer(x, training=True), layer(x))
+
+
+def test_vectors_of_another_size_are_refused():
+    layer = FeedForward(3)
+    layer(np.ones((2, 3, 4), "float32"))
+    with pytest.raises(ValueError, match=r"x must have vectors of size 4.*\(2, 3, 8\)"):
+        layer(np.ones((2, 3, 8), "float32"))

@@ -201,7 +201,7 @@ def test_an_object_without_prepare_key_is_refused():
         (lambda: Additive(units=0), "units must be 1 or more, or None.*units=0"),
         (lambda: Cosine(temperature=0.0), "temperature must be above 0.*temperature=0.0"),
         (lambda: similarities.get("tests>Nobody"), "must be one of scaled_dot.*'tests>Nobody'"),
-        (lambda: similarities.get("keras>Dense"), "prepare_key"),
+        (lambda: similarities.get(keras.layers.Dense(3)), "prepare_key"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

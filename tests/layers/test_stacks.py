@@ -78,3 +78,20 @@ def test_dropout_is_for_training_only():
         x = normal(1, 4, 8)
         np.testing.assert_array_equal(layer(x), layer(x, training=False))
         assert not np.allclose(layer(x, training=True), layer(x))
+
+
+def test_the_decoder_needs_no_mask():
+    decoder = Decoder(2, 2, 16)
+    x, memory = normal(2, 3, 8), normal(2, 5, 8, seed=1)
+    plain = np.asarray(decoder(x, memory))
+    np.testing.assert_array_equal(decoder(x, memory, None), plain)
+    np.testing.assert_allclose(decoder(x, memory, np.ones((2, 1, 5), bool)), plain, atol=1e-6)
+    causal, cross = decoder.attention_scores(x, memory)
+    assert (tuple(causal.shape), tuple(cross.shape)) == ((2, 2, 2, 3, 3), (2, 2, 2, 3, 5))
+
+
+def test_stacks_name_an_input_of_another_size():
+    for stack in (Encoder(1, 2, 16), Encoder(1, 2, 16, norm_first=True)):
+        stack(normal(2, 3, 8))
+        with pytest.raises(ValueError, match=r"x must have vectors of size 8.*\(2, 3, 6\)"):
+            stack(normal(2, 3, 6))

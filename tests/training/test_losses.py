@@ -163,3 +163,11 @@ def test_logged_loss_counts_sample_weights():
     weights = np.array([1.0, 0.0], "float32")
     found = model.evaluate(inputs, outputs, sample_weight=weights, batch_size=1, verbose=0)
     assert found == pytest.approx(reference(outputs, model(inputs), 0.1)[0].mean(), rel=1e-5)
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_target_outside_the_vocabulary_is_not_a_number(label_smoothing):
+    logits = np.random.default_rng(0).normal(size=(1, 4, 5)).astype("float32")
+    losses = np.asarray(token_cross_entropy(np.array([[1, 4, 5, -1]]), logits, label_smoothing))
+    assert np.isnan(losses).tolist() == [[False, False, True, True]]
