@@ -1,5 +1,7 @@
 """What every encoder-decoder here is to `model.fit`, to the search and to `Translator`."""
 
+import json
+
 from keras_transformer import backend
 
 backend.start()
@@ -9,6 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_transformer.layers.shapes import check_equal
+
+CONFIG = "config"  # beside the variables in a file of weights
 
 
 class SequenceModel(keras.Model):
@@ -78,6 +82,32 @@ class SequenceModel(keras.Model):
                 [keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names]
             ]
         super().export(filepath, format, input_signature=input_signature, **options)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[CONFIG] = np.frombuffer(self.config.model_dump_json().encode(), "uint8")
+
+    def load_own_variables(self, store):
+        """Load the variables of a file, after a look at the model it was saved from.
+
+        Raises:
+            ValueError: that model has another architecture; the fields that differ are named.
+        """
+        names = list(store.keys())
+        if CONFIG in names:
+            saved = json.loads(np.asarray(store[CONFIG]).tobytes())
+            own = self.config.model_dump(mode="json")
+            changed = [
+                f"{name} is {own.get(name)!r}, of the file {saved.get(name)!r}"
+                for name in own | saved
+                if own.get(name) != saved.get(name) and "dropout" not in name
+            ]
+            if changed:
+                raise ValueError(
+                    "The weights must be those of a model with this architecture. Make the model "
+                    f"with the configuration of the file. Received: {'; '.join(changed)}"
+                )
+        super().load_own_variables({name: store[name] for name in names if name != CONFIG})
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[1], self.config.target_vocab_size)

@@ -384,3 +384,29 @@ def test_same_seed_gives_the_same_model_and_the_same_training():
     assert runs[0][0] == runs[1][0]
     for first, second in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_encoder_layers": 2}, "num_encoder_layers is 1, of the file 2"),
+        ({"num_heads": 1}, "num_heads is 2, of the file 1"),
+        ({"similarity": "cosine"}, "similarity is 'scaled_dot', of the file 'cosine'"),
+        ({"norm_first": True}, "norm_first is False, of the file True"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_by_the_fields_that_differ(
+    fields, message, tmp_path
+):
+    tiny_model(**fields).save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ValueError, match=message):
+        tiny_model().load_weights(tmp_path / "other.weights.h5")
+
+
+def test_weights_of_the_same_architecture_load_whatever_the_dropout(tmp_path):
+    trained, fresh = tiny_model(seed=1), tiny_model(seed=2, dropout=0.3)
+    trained.save_weights(tmp_path / "trained.weights.h5")
+    fresh.load_weights(tmp_path / "trained.weights.h5")
+    inputs = batch(trained)
+    np.testing.assert_array_equal(fresh(inputs), trained(inputs))
