@@ -184,25 +184,29 @@ class Transformer(SequenceModel):
         """
         return self.decoder.project_memory(self.encode(source_ids), self.source_mask(source_ids))
 
-    def init_cache(self, memory, capacity=None):
-        """Return an empty cache for the rows of `memory`, from `project_memory`.
+    def init_cache(self, memory, capacity=None, beam_size=1):
+        """Return an empty cache for `beam_size` hypotheses of each source in `memory`.
 
         Args:
-            memory: a `Memory`.
+            memory: a `Memory`, from `project_memory`.
             capacity: None: the cache grows by one position with each `decode_step`. A Python int:
                 buffers of that many positions, for compilers that want fixed shapes: JAX, and
                 TensorFlow under `jit_compile`. Both give the same logits.
+            beam_size: K, an int or a scalar tensor.
         """
-        return self.decoder.init_cache(ops.shape(memory.attention_mask)[0], capacity)
+        rows = ops.shape(memory.attention_mask)[0] * beam_size
+        return self.decoder.init_cache(rows, capacity)
 
-    def decode_step(self, ids, step, cache, memory):
+    def decode_step(self, ids, step, cache, memory, beam_size=1):
         """Decode one position.
 
         Args:
-            ids: `[R]`, the token before the one to predict; at step 0 the start id.
+            ids: `[R]`, the token before the one to predict; at step 0 the start id. R = B * K:
+                the hypotheses of a source stand together.
             step: integer scalar, the position of `ids`, from 0.
             cache: from `init_cache` or the step before.
-            memory: from `project_memory`.
+            memory: from `project_memory`, of B sources.
+            beam_size: K, an int or a scalar tensor.
 
         Returns:
             float32 logits `[R, V]` and the cache with this position in it.
@@ -210,7 +214,7 @@ class Transformer(SequenceModel):
         x = self.token_embedding(ids)
         if self.target_positions is not None:
             x = self.target_positions.step(x, step)
-        rows, cache = self.decoder.step(x, step, cache, memory)
+        rows, cache = self.decoder.step(x, step, cache, memory, beam_size)
         return self._logits(rows), cache
 
     def attention_scores(self, source_ids, target_in):

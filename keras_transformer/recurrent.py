@@ -24,6 +24,15 @@ def maxout(vectors):
     return ops.max(ops.reshape(vectors, (*shape[:-1], vectors.shape[-1] // 2, 2)), axis=-1)
 
 
+def repeated(rows, count):
+    """Return every row `count` times, the copies together: `[B, ...]` -> `[B * count, ...]`."""
+    if isinstance(count, int) and count == 1:
+        return rows
+    shape = ops.shape(rows)
+    copies = ops.broadcast_to(ops.expand_dims(rows, 1), (shape[0], count, *shape[1:]))
+    return ops.reshape(copies, (shape[0] * count, *shape[1:]))
+
+
 class RecurrentMemory(NamedTuple):
     """What the decoder reads of R sources: computed once, the same at every step."""
 
@@ -232,25 +241,28 @@ class RNNSearch(SequenceModel):
         """
         return self._memory(self.encode(source_ids), source_ids)
 
-    def init_cache(self, memory, capacity=None):
-        """Return the first cache, the state s_0 `[R, n]` of the rows of `memory`.
+    def init_cache(self, memory, capacity=None, beam_size=1):
+        """Return the first cache: the state s_0 `[B * K, n]`, K times for each source in `memory`.
 
         It does not grow, so `capacity`, the number of positions, is not looked at.
         """
-        return memory.initial_state
+        return repeated(memory.initial_state, beam_size)
 
-    def decode_step(self, ids, step, cache, memory):
+    def decode_step(self, ids, step, cache, memory, beam_size=1):
         """Decode one position.
 
         Args:
-            ids: `[R]`, the token before the one to predict; at step 0 the start id.
+            ids: `[R]`, the token before the one to predict; at step 0 the start id. R = B * K:
+                the hypotheses of a source stand together.
             step: not looked at: the state knows what came before.
             cache: the state `[R, n]`, from `init_cache` or the step before.
-            memory: from `project_memory`.
+            memory: from `project_memory`, of B sources.
+            beam_size: K, an int or a scalar tensor.
 
         Returns:
             float32 logits `[R, V]` and the new state.
         """
+        memory = RecurrentMemory(*(repeated(part, beam_size) for part in memory))
         embedded = self.token_embedding(ids)
         read, states = self.decoder.cell(embedded, memory.with_state(cache))
         return self._logits(read, embedded), states[0]

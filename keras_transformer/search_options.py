@@ -4,38 +4,124 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
 
 LARGEST = 2**31 - 1  # of an int32
 STRONGEST_PENALTY = 100
 
 
-def check_search_options(
-    beam_size: int = 1,
-    num_hypotheses: int = 1,
-    length_penalty: float = 0.6,
-    max_decoding_length: int | None = None,
-) -> None:
-    """Refuse options that the search cannot honour.
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search; the options of every translator.
+
+    Attributes:
+        beam_size: hypotheses that are followed together; 1: greedy search.
+        num_hypotheses: how many to return, at most `beam_size`.
+        length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
+        max_decoding_length: most target tokens, end symbol included; None: source + 50.
+        min_decoding_length: fewest target tokens, end symbol included; None: any number.
 
     Raises:
-        ValueError: more than one hypothesis or beam, a length penalty that is not a number from
-            0, or a limit that is not None or an integer from 1.
+        ValueError: a value that the search cannot honour.
     """
-    for name, value in (("beam_size", beam_size), ("num_hypotheses", num_hypotheses)):
-        if value != 1 or isinstance(value, bool):
+
+    beam_size: int = 1
+    num_hypotheses: int = 1
+    length_penalty: float = 0.6
+    max_decoding_length: int | None = None
+    min_decoding_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("beam_size", self.beam_size)
+        check_count("num_hypotheses", self.num_hypotheses)
+        if self.num_hypotheses > self.beam_size:
             raise ValueError(
-                f"{name} must be 1: this version decodes greedily. Received: {name}={value!r}"
+                "num_hypotheses must be at most beam_size: a search of that many finds no more. "
+                f"Raise beam_size. Received: num_hypotheses={self.num_hypotheses}, "
+                f"beam_size={self.beam_size}"
             )
-    number = isinstance(length_penalty, numbers.Real) and not isinstance(length_penalty, bool)
-    if not number or not 0 <= length_penalty <= STRONGEST_PENALTY:
-        raise ValueError(
-            f"length_penalty must be a number from 0 to {STRONGEST_PENALTY}; 0 leaves "
-            "log-probabilities as they are. "
-            f"Received: length_penalty={length_penalty!r}"
+        alpha = self.length_penalty
+        number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
+        if not number or not 0 <= alpha <= STRONGEST_PENALTY:
+            raise ValueError(
+                f"length_penalty must be a number from 0 to {STRONGEST_PENALTY}; 0 leaves "
+                f"log-probabilities as they are. Received: length_penalty={alpha!r}"
+            )
+        most, least = self.max_decoding_length, self.min_decoding_length
+        if most is not None:
+            check_count("max_decoding_length", most, " or None for source length + 50")
+        if least is not None:
+            check_count("min_decoding_length", least, " or None for any number")
+        if most is not None and least is not None and least > most:
+            raise ValueError(
+                "min_decoding_length must be at most max_decoding_length. Received: "
+                f"min_decoding_length={least}, max_decoding_length={most}"
+            )
+
+    def check_fit(self, vocab_size: int) -> None:
+        """Refuse a beam that is wider than the target vocabulary.
+
+        Raises:
+            ValueError: it is.
+        """
+        if self.beam_size > vocab_size:
+            raise ValueError(
+                f"beam_size must be at most the target vocabulary's size, {vocab_size}. "
+                f"Received: beam_size={self.beam_size}"
+            )
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return all options in their order as NumPy scalars of 32 bits, 0 for None."""
+        return (
+            np.int32(self.beam_size),
+            np.int32(self.num_hypotheses),
+            np.float32(self.length_penalty),
+            np.int32(self.max_decoding_length or 0),
+            np.int32(self.min_decoding_length or 0),
         )
-    if max_decoding_length is not None:
-        check_count("max_decoding_length", max_decoding_length, " or None for source length + 50")
+
+
+class HasIds(Protocol):
+    """What `prefix_rows` reads of a configuration."""
+
+    @property
+    def target_vocab_size(self) -> int: ...
+    @property
+    def banned_ids(self) -> tuple[int, ...]: ...
+    @property
+    def eos_id(self) -> int: ...
+
+
+def prefix_rows(
+    target_prefix: Sequence[Sequence[int]] | None, count: int, config: HasIds
+) -> list[list[int]]:
+    """Return what each of `count` outputs must begin with, as lists of ids.
+
+    Raises:
+        ValueError: another number of rows, or an id that no output can have.
+    """
+    if target_prefix is None:
+        return [[]] * count
+    if len(target_prefix) != count:
+        raise ValueError(
+            "target_prefix must have a row for each text, [] where it is free. "
+            f"Received: {len(target_prefix)} rows for {count} texts"
+        )
+    rows = [[int(i) for i in row] for row in target_prefix]
+    impossible = {*config.banned_ids, config.eos_id}
+    for place, row in enumerate(rows):
+        for token in row:
+            if token in impossible or not 0 <= token < config.target_vocab_size:
+                raise ValueError(
+                    f"target_prefix[{place}] must hold target ids below "
+                    f"{config.target_vocab_size} without the pad, start and end symbols. "
+                    f"Received: {token}"
+                )
+    return rows
 
 
 def check_count(name: str, value: object, alternative: str = "") -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,91 +17,16 @@ backend.start()
 from keras import ops
 
 from keras_transformer.config import RunConfig, SequenceConfig
-from keras_transformer.decoding.greedy import greedy
-from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH, decoding_limits, length_penalty
+from keras_transformer.decoding.beam import NONE
+from keras_transformer.decoding.generation import generate
+from keras_transformer.decoding.phases import Found
+from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.id_rows import batches_by_length, grown_to, pad_rows, rounded_up
 from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
-from keras_transformer.search_options import check_count, check_search_options, in_chunks
+from keras_transformer.search_options import SearchOptions, check_count, in_chunks, prefix_rows
 from keras_transformer.text.tokenizer import Tokenizer
-
-
-class SearchResult(NamedTuple):
-    """What a search found, best first: n hypotheses for each of B sources."""
-
-    ids: Any  # int32 [B, n, T]: tokens with the end symbol, pads behind it
-    scores: Any  # float32 [B, n]: log-probability / length penalty
-    finished: Any  # bool [B, n]: ended by itself, was not cut at the limit
-
-
-def generate(
-    model, source_ids, max_decoding_length=0, alpha=0.6, capacity: int | None = None
-) -> SearchResult:
-    """Decode source ids greedily: the one definition that every exported file is made from.
-
-    Args:
-        model: a `Transformer`, or another `SequenceModel`.
-        source_ids: int32 `[B, S]`, padded on the right; real ids end with the end symbol.
-        max_decoding_length: integer scalar; 0: source length + 50, row by row.
-        alpha: length penalty of the scores.
-        capacity: None: cache and ids grow. An int: they are buffers of that many positions,
-            which is then the longest output, for compilers that want fixed shapes.
-
-    Returns:
-        `SearchResult` with n = 1.
-    """
-    config: SequenceConfig = model.config
-    lengths = ops.sum(ops.cast(ops.not_equal(source_ids, config.pad_id), "int32"), axis=1)
-    limits = decoding_limits(lengths, max_decoding_length)
-    if config.longest is not None:
-        limits = ops.minimum(limits, config.longest)
-    if capacity is not None:
-        limits = ops.minimum(limits, capacity)
-    memory = model.project_memory(source_ids)
-    state = greedy(
-        lambda ids, step, cache: model.decode_step(ids, step, cache, memory),
-        ops.full_like(lengths, config.start_id),
-        limits,
-        model.init_cache(memory, capacity),
-        vocab_size=config.target_vocab_size,
-        eos_id=config.eos_id,
-        pad_id=config.pad_id,
-        banned_ids=config.banned_ids,
-        capacity=capacity,
-    )
-    scores = state.log_probs / length_penalty(state.lengths, alpha)
-    return SearchResult(
-        ops.expand_dims(state.ids, 1),
-        ops.expand_dims(scores, 1),
-        ops.expand_dims(state.finished, 1),
-    )
-
-
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
-    """Return int32 `[B, longest]`, padded on the right."""
-    longest = max(map(len, rows), default=0)
-    padded = np.full((len(rows), longest), pad_id, "int32")
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded
-
-
-def rounded_up(size: int, smallest: int = 8) -> int:
-    """Return the power of two from `size` on, so that few shapes are compiled."""
-    return max(smallest, 1 << (size - 1).bit_length())
-
-
-def _grown_to(ids: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:
-    """Return ids `[rows, length]`: pads behind each row, and copies of the first row below."""
-    padded = np.pad(ids, ((0, 0), (0, length - ids.shape[1])), constant_values=pad_id)
-    return np.concatenate([padded, np.repeat(padded[:1], rows - len(ids), axis=0)])
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
-    """Yield index arrays that together cover all rows, rows of similar length together."""
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 def _check_length(name: str, length: int, longest: int | None) -> None:
@@ -195,32 +121,42 @@ class Translator:
         length_penalty: float = 0.6,
         max_decoding_length: int | None = None,
         *,
+        min_decoding_length: int | None = None,
+        target_prefix: Sequence[Sequence[int]] | None = None,
         batch_size: int = 64,
     ) -> list[list[Hypothesis]]:
         """Translate texts; the order is kept and each gets what it would get alone.
 
         Args:
             texts: any number of texts, the empty text included.
-            beam_size: 1: greedy.
-            num_hypotheses: hypotheses for each text.
+            beam_size: hypotheses that are followed together; 1: greedy search.
+            num_hypotheses: hypotheses for each text, at most `beam_size`.
             length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
             max_decoding_length: most target tokens, end symbol included; None: source + 50.
+            min_decoding_length: fewest target tokens, end symbol included; None: any number.
+            target_prefix: for each text the target ids its translations begin with, as
+                `target.encode` gives them; an empty row leaves a text free.
             batch_size: texts decoded together, by similar length.
 
         Returns:
-            For each text its hypotheses, best first.
+            For each text its hypotheses, best first. Those that were cut at the limit come after
+            the others. There are fewer where the vocabulary allows no more.
 
         Raises:
             ValueError: an option out of range, a text with U+0000 or a lone surrogate, or a
                 text too long for learned positions.
         """
-        check_search_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
+        options = SearchOptions(
+            beam_size, num_hypotheses, length_penalty, max_decoding_length, min_decoding_length
+        )
         check_count("batch_size", batch_size)
         rows = self._rows(self.source, texts, "texts")
+        prefixes = prefix_rows(target_prefix, len(rows), self.config)
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in batches_by_length(list(map(len, rows)), batch_size):
             source_ids = pad_rows([rows[i] for i in indices], self.config.pad_id)
-            found = self.search(source_ids, max_decoding_length, length_penalty)
+            prefix = [prefixes[i] for i in indices]
+            found = self._search(source_ids, options, pad_rows(prefix, self.config.pad_id))
             for index, hypotheses in zip(indices, self._hypotheses(found), strict=True):
                 results[index] = hypotheses
         return results
@@ -232,13 +168,17 @@ class Translator:
         for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
 
-    def search(self, source_ids, max_decoding_length=None, length_penalty=0.6) -> SearchResult:
+    def search(self, source_ids, options: SearchOptions | None = None, target_prefix=None) -> Found:
         """Decode ids `[B, S]` with the compiled search; NumPy arrays come back.
+
+        Args:
+            source_ids: integers, padded on the right, each row with its end symbol.
+            options: None: greedy search, all by default.
+            target_prefix: for each row the target ids that come first; None: free.
 
         Raises:
             ValueError: not integers `[B, S]`, an id outside the vocabulary, or a bad option.
         """
-        check_search_options(1, 1, length_penalty, max_decoding_length)
         source_ids = np.asarray(source_ids)
         if source_ids.ndim != 2 or not np.issubdtype(source_ids.dtype, np.integer):
             raise ValueError(
@@ -247,29 +187,42 @@ class Translator:
             )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
         _check_length("source_ids", source_ids.shape[1], self.config.longest)
-        limit, alpha = np.int32(max_decoding_length or 0), np.float32(length_penalty)
-        source_ids = source_ids.astype("int32")
-        if not backend.needs_fixed_shapes():
-            found = self._compiled_search(None)(source_ids, limit, alpha)
-            return SearchResult(*(np.asarray(part) for part in found))
-        return self._search_in_fixed_shapes(source_ids, limit, alpha)
+        prefixes = prefix_rows(target_prefix, len(source_ids), self.config)
+        return self._search(
+            source_ids, options or SearchOptions(), pad_rows(prefixes, self.config.pad_id)
+        )
 
-    def _search_in_fixed_shapes(self, source_ids, limit, alpha) -> SearchResult:
+    def _search(self, source_ids, options: SearchOptions, prefix: np.ndarray) -> Found:
+        options.check_fit(self.config.target_vocab_size)
+        source_ids = source_ids.astype("int32")
+        if backend.needs_fixed_shapes():
+            return self._search_in_fixed_shapes(source_ids, options, prefix)
+        search = self._compiled_search("greedy" if options.beam_size == 1 else "beam")
+        found = search(source_ids, prefix, *options.numbers())
+        return Found(*(np.asarray(part) for part in found))
+
+    def _search_in_fixed_shapes(self, source_ids, options: SearchOptions, prefix) -> Found:
         """Search in sizes that are powers of two, and cut what was added."""
         rows, length = source_ids.shape
-        longest = int(limit) or length + MAX_EXTRA_LENGTH
+        longest = options.max_decoding_length or length + MAX_EXTRA_LENGTH
         if self.config.longest is not None:
             longest = min(longest, self.config.longest)
         if not rows:
-            ids = np.zeros((0, 1, 0), "int32")
-            return SearchResult(ids, np.zeros((0, 1), "float32"), np.zeros((0, 1), bool))
-        padded = _grown_to(
-            source_ids, rounded_up(rows, 1), self._rounded(length), self.config.pad_id
+            ids = np.zeros((0, options.num_hypotheses, 0), "int32")
+            nothing = np.zeros((0, options.num_hypotheses))
+            return Found(ids, nothing.astype("float32"), nothing.astype(bool))
+        pad_id, more_rows = self.config.pad_id, rounded_up(rows, 1)
+        width = rounded_up(prefix.shape[1], 1) if prefix.shape[1] else 0
+        found = self._compiled_search(
+            (options.beam_size, options.num_hypotheses), rounded_up(longest)
+        )(
+            grown_to(source_ids, more_rows, self._rounded(length), pad_id),
+            grown_to(prefix, more_rows, width, pad_id),
+            *options.numbers(),
         )
-        found = self._compiled_search(rounded_up(longest))(padded, limit, alpha)
         ids, scores, finished = (np.asarray(part)[:rows] for part in found)
-        steps = (ids != self.config.pad_id).sum(axis=-1).max(initial=0)
-        return SearchResult(ids[:, :, :steps], scores, finished)
+        steps = (ids != pad_id).sum(axis=-1).max(initial=0)
+        return Found(ids[:, :, :steps], scores, finished)
 
     def _rounded(self, length: int) -> int:
         longest = self.config.longest
@@ -334,20 +287,40 @@ class Translator:
             return np.asarray(self._compiled_log_probs(*ids))
         rows, length = ids[-1].shape
         padded = (
-            _grown_to(x, rounded_up(rows, 1), self._rounded(x.shape[1]), self.config.pad_id)
+            grown_to(x, rounded_up(rows, 1), self._rounded(x.shape[1]), self.config.pad_id)
             for x in ids
         )
         return np.asarray(self._compiled_log_probs(*padded))[:rows, :length]
 
     @functools.cached_property
-    def _compiled_search(self) -> Callable[[int | None], Any]:
-        """The compiled search for each capacity."""
+    def _compiled_search(self) -> Callable[..., Any]:
+        """The compiled search of each kind.
+
+        On TensorFlow one trace of "greedy" and one of "beam" serve all options; on JAX each pair
+        of beam size and number of hypotheses, and each capacity, compiles anew.
+        """
 
         @functools.cache
-        def compiled(capacity: int | None) -> Any:
+        def compiled(kind: str | tuple[int, int], capacity: int | None = None) -> Any:
+            def search(source_ids, prefix, beam_size, num_hypotheses, alpha, most, least):
+                if isinstance(kind, tuple):
+                    beam_size, num_hypotheses = kind
+                return generate(
+                    self.model,
+                    source_ids,
+                    beam_size=1 if kind == "greedy" else beam_size,
+                    num_hypotheses=num_hypotheses,
+                    length_penalty=alpha,
+                    max_decoding_length=most,
+                    min_decoding_length=least,
+                    target_prefix=prefix,
+                    capacity=capacity,
+                )
+
+            ids, integer = ((None, None), "int32"), ((), "int32")
             return backend.compile(
-                lambda ids, limit, alpha: generate(self.model, ids, limit, alpha, capacity),
-                [((None, None), "int32"), ((), "int32"), ((), "float32")],
+                search,
+                [ids, ids, integer, integer, ((), "float32"), integer, integer],
                 self.model.variables,
             )
 
@@ -369,18 +342,16 @@ class Translator:
             _check_length(f"{name}[{index}]", len(row), self.config.longest)
         return rows
 
-    def _hypotheses(self, found: SearchResult) -> list[list[Hypothesis]]:
-        config = self.config
-        special = {config.pad_id, config.eos_id}
-        tokens = [
-            [[int(i) for i in ids if i not in special] for ids in hypotheses]
-            for hypotheses in found.ids
-        ]
-        texts = iter(self.target.decode([ids for hypotheses in tokens for ids in hypotheses]))
-        return [
-            [
-                Hypothesis(next(texts), float(score), ids, bool(finished))
-                for ids, score, finished in zip(row, scores, ended, strict=True)
-            ]
-            for row, scores, ended in zip(tokens, found.scores, found.finished, strict=True)
-        ]
+    def _hypotheses(self, found: Found) -> list[list[Hypothesis]]:
+        special = {self.config.pad_id, self.config.eos_id}
+        exist = found.scores > NONE
+        tokens = [[int(i) for i in ids if i not in special] for ids in found.ids[exist]]
+        parts = zip(
+            self.target.decode(tokens),
+            found.scores[exist],
+            tokens,
+            found.finished[exist],
+            strict=True,
+        )
+        hypotheses = (Hypothesis(text, float(s), ids, bool(ended)) for text, s, ids, ended in parts)
+        return [list(itertools.islice(hypotheses, int(count))) for count in exist.sum(axis=1)]

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,18 @@ OPSET = 18  # the newest that tf2onnx writes
 DEFAULT_LENGTH_PENALTY = 0.6
 # Their values are what callers get who leave the input out.
 DEFAULTS = {
-    "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
+    "beam_size": np.array(1, "int64"),  # greedy search
+    "num_hypotheses": np.array(1, "int64"),
     "length_penalty": np.array(DEFAULT_LENGTH_PENALTY, "float32"),
+    "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
+    "min_decoding_length": np.array(0, "int64"),  # 0: any
+    "target_prefix": np.zeros((1, 0), "int64"),  # one row for all: no tokens are given
 }
-INPUT_SHAPES = {"source_ids": ["B", "S"], "max_decoding_length": [], "length_penalty": []}
+INPUT_SHAPES: dict[str, list[str | int]] = {
+    "source_ids": ["B", "S"],
+    **{name: [] for name in DEFAULTS},
+    "target_prefix": ["B or 1", "P"],
+}
 OUTPUT_SHAPES = {"scores": ["B", "n"], "ids": ["B", "n", "T"]}
 
 
@@ -40,8 +48,10 @@ class Conversion:
 def convert_search(model: Any) -> Conversion:
     """Convert the search of a `Transformer` to ONNX, ids in and ids out.
 
-    Inputs: `source_ids` int64 [B, S]; `max_decoding_length` int64 scalar, by default 0 (source
-    length + 50); `length_penalty` float scalar, by default 0.6. Outputs: `scores` float [B, n],
+    Inputs: `source_ids` int64 [B, S], and the options of the search with their defaults, integers
+    int64 scalars: `beam_size` 1, `num_hypotheses` 1, `length_penalty` float 0.6,
+    `max_decoding_length` 0 (source length + 50), `min_decoding_length` 0 (any), `target_prefix`
+    int64 [B or 1, P], padded on the right, by default no columns. Outputs: `scores` float [B, n],
     `ids` int64 [B, n, T].
 
     Raises:
@@ -54,8 +64,10 @@ def convert_search(model: Any) -> Conversion:
         _search(model),
         [
             tf.TensorSpec([None, None], "int64", name="source_ids"),
-            tf.TensorSpec([], "int64", name="max_decoding_length"),
-            tf.TensorSpec([], "float32", name="length_penalty"),
+            *(
+                tf.TensorSpec([None] * value.ndim, value.dtype, name=name)
+                for name, value in DEFAULTS.items()
+            ),
         ],
     )
     optimized, passes = optimize(raw)
@@ -70,15 +82,13 @@ def convert_search(model: Any) -> Conversion:
 def _search(model: Any) -> Callable[..., dict[str, Any]]:
     from keras import ops
 
-    from keras_transformer.translator import generate
+    from keras_transformer.decoding.generation import generate
 
-    def search(source_ids: Any, max_decoding_length: Any, length_penalty: Any) -> dict[str, Any]:
-        found = generate(
-            model,
-            ops.cast(source_ids, "int32"),
-            ops.cast(max_decoding_length, "int32"),
-            length_penalty,
-        )
+    def search(source_ids: Any, *values: Any) -> dict[str, Any]:
+        options = dict(zip(DEFAULTS, values, strict=True))
+        alpha = options.pop("length_penalty")
+        integers = {name: ops.cast(value, "int32") for name, value in options.items()}
+        found = generate(model, ops.cast(source_ids, "int32"), length_penalty=alpha, **integers)
         return {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
 
     return search
@@ -138,12 +148,13 @@ def _refuse_foreign_operators(model: ModelProto) -> None:
         )
 
 
-def _declare(values: Any, shapes: dict[str, list[str]]) -> None:
+def _declare(values: Any, shapes: Mapping[str, Sequence[str | int]]) -> None:
     """Put inputs or outputs into the order of `shapes`, and name their dimensions."""
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     del values[:]
     values.extend(
-        helper.make_tensor_value_info(name, types[name], shape) for name, shape in shapes.items()
+        helper.make_tensor_value_info(name, types[name], list(shape))
+        for name, shape in shapes.items()
     )
 
 

@@ -1,97 +1,106 @@
 """Greedy search: the paper's prediction loop, one position at a time, with a cache."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_transformer.decoding.scoring import token_bias
+from keras_transformer.decoding.phases import Found, select_rows
+from keras_transformer.decoding.scoring import length_penalty
+from keras_transformer.decoding.tokens import (
+    TokenRules,
+    append,
+    first_tokens,
+    lengths,
+    prefix_at,
+)
 
 
 class GreedyState(NamedTuple):
-    """The loop state of `greedy`, and its result."""
+    """The loop state of greedy search for b sentences."""
 
     step: Any  # int32 scalar: positions decoded so far, t
-    last: Any  # int32 [R]: the newest token of each row
-    ids: Any  # int32 [R, t] or [R, L]: tokens, the end symbol included, pads behind it
-    lengths: Any  # int32 [R]: tokens of each row, the end symbol included
-    log_probs: Any  # float32 [R]: sum over the tokens
-    finished: Any  # bool [R]: the end symbol was output
-    cache: Any  # opaque, rows R
+    last: Any  # int32 [b]: the newest token of each row
+    ids: Any  # int32 [b, t] or [b, L]: tokens, the end symbol included, pads behind it
+    log_probs: Any  # float32 [b]: sum over the tokens
+    finished: Any  # bool [b]: the end symbol was output
+    cache: Any  # opaque, rows b
 
 
-def greedy(
-    step,
-    start_ids,
-    limits,
-    cache,
-    *,
-    vocab_size,
-    eos_id,
-    pad_id,
-    banned_ids=(),
-    capacity=None,
-):
-    """Choose the most probable token again and again until every row has ended.
+def best(scores, step):
+    """Return the id with the best of the scores `[b, V]`, int32 `[b]`; of ties the lower id."""
+    return ops.cast(ops.argmax(scores, axis=-1), "int32")
 
-    Args:
-        step: function `(ids [R], step, cache) -> (logits [R, V], cache)`.
-        start_ids: int32 `[R]`, what stands before the first token.
-        limits: int32 `[R]`, the most tokens of each row.
-        cache: the first cache, opaque to the search.
-        vocab_size: V.
-        eos_id: ends a row.
-        pad_id: fills a row behind its end.
-        banned_ids: tokens that are never output.
-        capacity: None: the ids grow with each step, as a grown cache does. A Python int L, no
-            limit above it: they are a buffer of L, for compilers that want fixed shapes.
 
-    Returns:
-        `GreedyState`. Ties go to the lower id. A row without end symbol was cut at its limit.
-    """
-    bias = token_bias(vocab_size, banned_ids)
+class GreedySearch(NamedTuple):
+    """Chooses the most probable token again and again until every row has ended; n = 1."""
 
-    def is_open(state):
-        return ops.logical_not(ops.logical_or(state.finished, state.lengths >= limits))
+    step: Callable[..., Any]  # (ids [b], step, cache, memory) -> (logits [b, V], cache)
+    rules: TokenRules
+    start_id: int  # stands before the first token
+    alpha: Any = 0.0  # of the length penalty
+    # None: ids grow with each step. L: a buffer, for compilers that want fixed shapes; no limit
+    # may be above it.
+    capacity: int | None = None
+    choose: Callable[..., Any] = best  # (scores [b, V], step) -> ids [b]
+    num_hypotheses: int = 1
 
-    def proceed(state):
-        return ops.any(is_open(state))
+    @property
+    def pad_id(self):
+        return self.rules.pad_id
 
-    def extend(state):
-        logits, cache = step(state.last, state.step, state.cache)
-        allowed = logits + bias
-        open_rows = is_open(state)
-        chosen = ops.cast(ops.argmax(allowed, axis=-1), "int32")
-        chosen = ops.where(open_rows, chosen, ops.cast(pad_id, "int32"))
-        highest = ops.max(logits, axis=-1)
-        total = ops.sum(ops.exp(logits - ops.expand_dims(highest, 1)), axis=-1)
-        log_prob = ops.max(allowed, axis=-1) - highest - ops.log(total)
-        return (
-            GreedyState(
-                step=state.step + 1,
-                last=chosen,
-                ids=_with(state.ids, ops.expand_dims(chosen, 1), state.step, capacity),
-                lengths=state.lengths + ops.cast(open_rows, "int32"),
-                log_probs=state.log_probs + ops.where(open_rows, log_prob, 0.0),
-                finished=ops.logical_or(state.finished, ops.equal(chosen, eos_id)),
-                cache=cache,
-            ),
+    def first(self, sentences, cache):
+        rows = ops.shape(sentences.index)[0]
+        return GreedyState(
+            step=ops.cast(0, "int32"),
+            last=ops.full((rows,), self.start_id, "int32"),
+            ids=first_tokens(rows, rows * 0, self.capacity, self.pad_id),
+            log_probs=ops.zeros((rows,), "float32"),
+            finished=ops.zeros((rows,), "bool"),
+            cache=cache,
         )
 
-    rows = ops.shape(start_ids)[0]
-    first = GreedyState(
-        step=ops.cast(0, "int32"),
-        last=start_ids,
-        ids=ops.full((rows, rows * 0 if capacity is None else capacity), pad_id, "int32"),
-        lengths=ops.zeros((rows,), "int32"),
-        log_probs=ops.zeros((rows,), "float32"),
-        finished=ops.zeros((rows,), "bool"),
-        cache=cache,
-    )
-    return ops.while_loop(proceed, extend, (first,))[0]
+    def is_open(self, state, sentences):
+        unfinished = ops.logical_not(state.finished)
+        return ops.logical_and(unfinished, state.step < sentences.limit)
 
+    def extend(self, sentences):
+        offsets = ops.arange(ops.shape(sentences.index)[0]) * self.rules.vocab_size
 
-def _with(ids, column, step, capacity):
-    """Ids `[R, t]` with one more column `[R, 1]`, or `[R, L]` with it at `step`."""
-    if capacity is None:
-        return ops.concatenate([ids, column], axis=1)
-    return ops.slice_update(ids, (0, step), column)
+        def extended(state):
+            logits, cache = self.step(state.last, state.step, state.cache, sentences.memory)
+            log_probs = ops.log_softmax(logits, axis=-1)
+            chosen = self._chosen(log_probs, state.step, sentences.prefix)
+            log_prob = ops.take(ops.reshape(log_probs, (-1,)), offsets + chosen)
+            closed = self._closed(state, sentences)
+            chosen = ops.where(closed, ops.cast(self.pad_id, "int32"), chosen)
+            return GreedyState(
+                step=state.step + 1,
+                last=chosen,
+                ids=append(state.ids, chosen, state.step, self.capacity),
+                log_probs=state.log_probs + ops.where(closed, 0.0, log_prob),
+                finished=ops.logical_or(state.finished, ops.equal(chosen, self.rules.eos_id)),
+                cache=cache,
+            )
+
+        return extended
+
+    def _chosen(self, log_probs, step, prefix):
+        chosen = self.choose(log_probs + self.rules.bias(step), step)
+        if prefix is None:
+            return chosen
+        forced = prefix_at(prefix, step)
+        return ops.where(ops.equal(forced, self.pad_id), chosen, forced)
+
+    def _closed(self, state, sentences):
+        """Rows that are not extended: one that was cut has left a loop in which shapes change."""
+        if self.capacity is None:
+            return state.finished
+        return ops.logical_not(self.is_open(state, sentences))
+
+    def select(self, state, rows):
+        return GreedyState(state.step, *select_rows(tuple(state[1:]), rows))
+
+    def found(self, state, sentences):
+        scores = state.log_probs / length_penalty(lengths(state.ids, self.pad_id), self.alpha)
+        return Found(*(ops.expand_dims(x, 1) for x in (state.ids, scores, state.finished)))

@@ -1,10 +1,8 @@
-"""How hypotheses are scored, and when one is finished: the one definition."""
+"""How hypotheses are scored, and how long an output may be: the one definition."""
 
-import numpy as np
 from keras import ops
 
 MAX_EXTRA_LENGTH = 50
-FORBIDDEN = -1e9
 
 
 def length_penalty(length, alpha):
@@ -18,20 +16,13 @@ def length_penalty(length, alpha):
 
 
 def decoding_limits(source_lengths, max_decoding_length):
-    """Return how many tokens each output may have, int32 `[R]`.
+    """Return how many tokens each output may have, int32 `[B]`.
 
     Args:
-        source_lengths: real source tokens of each row, `[R]`.
+        source_lengths: real source tokens of each row, `[B]`.
         max_decoding_length: integer scalar; 0 stands for the source length + 50
             ('Attention Is All You Need', section 6.1).
     """
     maximum = ops.cast(max_decoding_length, "int32")
     default = ops.cast(source_lengths, "int32") + MAX_EXTRA_LENGTH
     return ops.where(ops.equal(maximum, 0), default, maximum)
-
-
-def token_bias(vocab_size, banned_ids):
-    """Return NumPy float32 `[V]` to add to logits so that `banned_ids` are never chosen."""
-    bias = np.zeros(vocab_size, "float32")
-    bias[list(banned_ids)] = FORBIDDEN
-    return bias

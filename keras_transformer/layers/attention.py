@@ -415,13 +415,26 @@ class CrossAttention(MultiHeadAttention):
         )
         return self.similarity.prepare_key(key), value
 
-    def step(self, x, projected, attention_mask=None):
-        """Attend from rows `[R, D]` of one position to `projected`, from `project_memory`.
+    def step(self, x, projected, attention_mask=None, beam_size=1):
+        """Attend from rows of one position to `projected`, from `project_memory`.
 
-        `attention_mask` is boolean `[R, 1, S]`. Returns rows `[R, D]`.
+        The hypotheses of a source share its keys and values: they are queries side by side.
+
+        Args:
+            x: rows `[B * K, D]`, the K hypotheses of each source together.
+            projected: prepared key and value of B sources.
+            attention_mask: boolean `[B, 1, S]`.
+            beam_size: K, an int or a scalar tensor.
+
+        Returns:
+            rows `[B * K, D]`.
         """
-        query = ops.reshape(self.query_projection(x), (-1, self.num_heads, 1, self.key_size))
-        prepared_key, value = projected
-        context = self.attend(query, prepared_key, value, attention_mask)
-        rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
+        query = self.query_projection(x)
+        if isinstance(beam_size, int) and beam_size == 1:
+            query = ops.reshape(query, (-1, self.num_heads, 1, self.key_size))
+            context = self.attend(query, *projected, attention_mask)
+            rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
+        else:
+            query = split_heads(query, beam_size, self.num_heads)
+            rows = merge_heads(self.attend(query, *projected, attention_mask))
         return self.output_projection(rows)

@@ -83,18 +83,19 @@ class DecoderLayer(TransformerLayer):
         before = self._input_of(x, self.cross_attention_norm)
         return causal, self.cross_attention.return_scores(before, memory, attention_mask)
 
-    def step(self, x, step, cache, projected, attention_mask=None):
+    def step(self, x, step, cache, projected, attention_mask=None, beam_size=1):
         """Decode one position.
 
         Args:
-            x: rows `[R, D]`.
+            x: rows `[B * K, D]`.
             step: integer scalar, the position.
             cache: this layer's part of the cache.
-            projected: this layer's part of `Memory.projected`.
-            attention_mask: boolean `[R, 1, S]`.
+            projected: this layer's part of `Memory.projected`, of B sources.
+            attention_mask: boolean `[B, 1, S]`.
+            beam_size: K, hypotheses of each source.
 
         Returns:
-            rows `[R, D]` and the cache with this position in it.
+            rows `[B * K, D]` and the cache with this position in it.
         """
         caches = []
 
@@ -104,7 +105,7 @@ class DecoderLayer(TransformerLayer):
             return rows
 
         def attend_memory(x):
-            return self.cross_attention.step(x, projected, attention_mask)
+            return self.cross_attention.step(x, projected, attention_mask, beam_size)
 
         x = self._sublayer(x, self.self_attention_norm, attend)
         x = self._sublayer(x, self.cross_attention_norm, attend_memory)
@@ -157,10 +158,11 @@ class Decoder(Stack):
         """Return an empty cache for `rows` sequences, see `CausalSelfAttention.init_cache`."""
         return tuple(layer.self_attention.init_cache(rows, capacity) for layer in self.layers)
 
-    def step(self, x, step, cache, memory):
-        """Decode position `step`: rows `[R, D]`, cache, `Memory` -> rows `[R, D]`, new cache."""
+    def step(self, x, step, cache, memory, beam_size=1):
+        """Decode position `step`: rows `[B * K, D]`, cache, `Memory` of B -> rows, new cache."""
         new = []
+        mask = memory.attention_mask
         for layer, layer_cache, projected in zip(self.layers, cache, memory.projected, strict=True):
-            x, layer_cache = layer.step(x, step, layer_cache, projected, memory.attention_mask)
+            x, layer_cache = layer.step(x, step, layer_cache, projected, mask, beam_size)
             new.append(layer_cache)
         return self._finish(x), tuple(new)
