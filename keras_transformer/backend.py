@@ -144,7 +144,9 @@ def compile(
     if keras.backend.backend() == "tensorflow":
         tf = import_tensorflow()
         return tf.function(
-            function, input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+            function,
+            input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature],
+            autograph=False,  # loops are `ops.while_loop`; it would rewrite all of Keras first
         )
     if keras.backend.backend() == "jax":
         return _compile_with_jax(function, [dtype for _, dtype in signature], variables)

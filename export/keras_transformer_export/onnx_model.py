@@ -95,14 +95,30 @@ def _search(model: Any) -> Callable[..., dict[str, Any]]:
 
 
 def _convert(function: Callable[..., Any], signature: list[Any]) -> ModelProto:
+    # The steps of `tf2onnx.convert.from_function`, without its optimizers: they take longer than
+    # all the rest, and our passes come to the same graph without them.
     import tensorflow as tf
-    import tf2onnx
+    from tf2onnx import convert, optimizer, tf_loader, tfonnx
 
     _fit_tf2onnx_to_keras()
-    traced = tf.function(function, input_signature=signature)
+    # without autograph, which would rewrite all of Keras first; the search has no use for it
+    traced = tf.function(function, input_signature=signature, autograph=False)
+    concrete = traced.get_concrete_function()
+    inputs = [tensor.name for tensor in concrete.inputs if tensor.dtype != tf.resource]
+    outputs = [tensor.name for tensor in concrete.outputs]
     with _quiet_conversion():
-        converted, _ = tf2onnx.convert.from_function(traced, signature, opset=OPSET)
-    return converted
+        frozen = tf_loader.from_function(concrete, inputs, outputs)
+    with _quiet_conversion(), tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            continue_on_error=True,  # what it cannot convert is refused by name afterwards
+            opset=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=convert.tensor_names_from_structed(concrete, inputs, outputs),
+        )
+        return optimizer.optimize_graph(converted, optimizers={}).make_model("search")
 
 
 def _fit_tf2onnx_to_keras() -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_transformer.decoding.phases import Found, select_rows
+from keras_transformer.decoding.phases import Found, is_open, select_rows
 from keras_transformer.decoding.scoring import length_penalty
 from keras_transformer.decoding.tokens import (
     FORBIDDEN,
@@ -86,13 +86,12 @@ class BeamSearch(NamedTuple):
     def _beams(self):
         return ops.cast(ops.arange(self.beam_size), "int32")
 
-    def is_open(self, state, sentences):
+    def is_settled(self, state, sentences):
         best_alive = state.alive[:, 0]
         worst_wanted = ops.take(state.finished, self.num_hypotheses - 1, axis=1)
         # log-probabilities only fall, and no penalty is higher than that of the longest output
         best_possible = best_alive / length_penalty(sentences.limit, self.alpha)
-        can_improve = ops.logical_and(best_possible > worst_wanted, best_alive > NONE)
-        return ops.logical_and(can_improve, state.step < sentences.limit)
+        return ops.logical_or(best_possible <= worst_wanted, best_alive <= NONE)
 
     def extend(self, sentences):
         count = ops.shape(sentences.index)[0]
@@ -105,9 +104,9 @@ class BeamSearch(NamedTuple):
             alive = self._stay_alive(candidates, ended, place)
             finished = self._finish(candidates, ended, state, place)
             if self.capacity is not None:
-                is_open = ops.expand_dims(self.is_open(state, sentences), 1)
-                alive = self._unless(is_open, alive, state.alive, 0)
-                finished = self._unless(is_open, finished, state.finished, self.beam_size)
+                goes_on = ops.expand_dims(is_open(self, state, sentences), 1)
+                alive = self._where(goes_on, alive, state.alive, 0)
+                finished = self._where(goes_on, finished, state.finished, self.beam_size)
             rows = _flat([alive.rows, finished.rows], place * (2 * self.beam_size))
             ids = append(
                 ops.take(state.ids, rows, axis=0),
@@ -188,12 +187,12 @@ class BeamSearch(NamedTuple):
             _pick(ops.concatenate([pads, candidates.tokens], axis=1), index, place * (3 * size)),
         )
 
-    def _unless(self, is_open, choice, scores, first_row):
-        """The choice, but for a settled sentence that its K rows from `first_row` stay."""
+    def _where(self, goes_on, choice, scores, first_row):
+        """The choice; where a sentence does not go on, that its K rows from `first_row` stay."""
         return Choice(
-            ops.where(is_open, choice.scores, scores),
-            ops.where(is_open, choice.rows, self._beams() + first_row),
-            ops.where(is_open, choice.tokens, ops.cast(self.pad_id, "int32")),
+            ops.where(goes_on, choice.scores, scores),
+            ops.where(goes_on, choice.rows, self._beams() + first_row),
+            ops.where(goes_on, choice.tokens, ops.cast(self.pad_id, "int32")),
         )
 
     def select(self, state, rows):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_transformer.decoding.phases import Found, select_rows
+from keras_transformer.decoding.phases import Found, is_open, select_rows
 from keras_transformer.decoding.scoring import length_penalty
 from keras_transformer.decoding.tokens import (
     TokenRules,
@@ -60,9 +60,8 @@ class GreedySearch(NamedTuple):
             cache=cache,
         )
 
-    def is_open(self, state, sentences):
-        unfinished = ops.logical_not(state.finished)
-        return ops.logical_and(unfinished, state.step < sentences.limit)
+    def is_settled(self, state, sentences):
+        return state.finished
 
     def extend(self, sentences):
         offsets = ops.arange(ops.shape(sentences.index)[0]) * self.rules.vocab_size
@@ -96,7 +95,7 @@ class GreedySearch(NamedTuple):
         """Rows that are not extended: one that was cut has left a loop in which shapes change."""
         if self.capacity is None:
             return state.finished
-        return ops.logical_not(self.is_open(state, sentences))
+        return ops.logical_not(is_open(self, state, sentences))
 
     def select(self, state, rows):
         return GreedyState(state.step, *select_rows(tuple(state[1:]), rows))

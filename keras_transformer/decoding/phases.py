@@ -39,8 +39,11 @@ class Search(Protocol):
     def extend(self, sentences: Sentences) -> Callable[[Any], Any]:
         """Return the function from state to state that decodes one more position."""
 
-    def is_open(self, state: Any, sentences: Sentences) -> Any:
-        """Return for each sentence whether more steps can change what is found, bool `[b]`."""
+    def is_settled(self, state: Any, sentences: Sentences) -> Any:
+        """Return for each sentence whether no more steps can change what is found, bool `[b]`.
+
+        Limits are not looked at: `is_open` does.
+        """
 
     def select(self, state: Any, rows: Any) -> Any:
         """Return the state of some of the sentences, int32 `[r]`."""
@@ -65,7 +68,7 @@ def run(search: Search, sentences: Sentences, cache: Any) -> Found:
     if search.capacity is not None:
         extend = search.extend(sentences)
         (state,) = ops.while_loop(
-            lambda state: ops.any(search.is_open(state, sentences)),
+            lambda state: ops.any(is_open(search, state, sentences)),
             lambda state: (extend(state),),
             (state,),
         )
@@ -77,7 +80,7 @@ def run(search: Search, sentences: Sentences, cache: Any) -> Found:
     def phase(sentences, state, found):
         state = _until_some_are_settled(search, sentences, state)
         found = _with(found, search.found(state, sentences), sentences.index, search.pad_id)
-        still_open = ops.cast(ops.nonzero(search.is_open(state, sentences))[0], "int32")
+        still_open = ops.cast(ops.nonzero(is_open(search, state, sentences))[0], "int32")
         return select_rows(sentences, still_open), search.select(state, still_open), found
 
     first = (sentences, state, _nothing(search, sentences.index))
@@ -96,13 +99,19 @@ def _nothing(search, index):
 def _until_some_are_settled(search, sentences, state):
     extend = search.extend(sentences)
     first_limit = ops.min(sentences.limit)
-    rows = ops.shape(sentences.index)[0]
+    enough = (ops.shape(sentences.index)[0] + 3) // 4
 
     def goes_on(state):
-        count = ops.sum(ops.cast(search.is_open(state, sentences), "int32"))
-        return ops.logical_and(4 * count > 3 * rows, state.step < first_limit)
+        settled = ops.sum(ops.cast(search.is_settled(state, sentences), "int32"))
+        return ops.logical_and(settled < enough, state.step < first_limit)
 
     return ops.while_loop(goes_on, lambda state: (extend(state),), (state,))[0]
+
+
+def is_open(search, state, sentences):
+    """Return for each sentence whether it is neither settled nor at its limit, bool `[b]`."""
+    unsettled = ops.logical_not(search.is_settled(state, sentences))
+    return ops.logical_and(unsettled, state.step < sentences.limit)
 
 
 def _with(found, new, index, pad_id):

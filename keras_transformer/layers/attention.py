@@ -29,16 +29,20 @@ def attention_weights(scores, attention_mask=None):
     Raises:
         ValueError: a mask that is not boolean or does not fit.
     """
+    weights = _softmax(scores, attention_mask)
+    return weights if attention_mask is None else ops.where(_has_any(attention_mask), weights, 0.0)
+
+
+def _has_any(attention_mask):
+    """Which queries may attend to something: `[B, T, S]` -> `[B, 1, T, 1]`."""
+    return ops.any(ops.expand_dims(attention_mask, 1), axis=-1, keepdims=True)
+
+
+def _softmax(scores, attention_mask=None):
     scores = ops.cast(scores, "float32")
-    if attention_mask is None:
-        return _softmax(scores)
-    check_mask(attention_mask, scores.shape)
-    mask = ops.expand_dims(attention_mask, 1)
-    weights = _softmax(ops.where(mask, scores, MASKED))
-    return ops.where(ops.any(mask, axis=-1, keepdims=True), weights, 0.0)
-
-
-def _softmax(scores):
+    if attention_mask is not None:
+        check_mask(attention_mask, scores.shape)
+        scores = ops.where(ops.expand_dims(attention_mask, 1), scores, MASKED)
     # Keras warns of a softmax over one position, which the first step of decoding is
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
@@ -395,19 +399,29 @@ class CrossAttention(MultiHeadAttention):
 
     def call(self, query, memory, attention_mask=None, training=None):
         check_equal(0, query=query.shape, memory=memory.shape)
-        heads = (self._split(self.query_projection, "query", query), *self.project_memory(memory))
+        heads = (self._split(self.query_projection, "query", query), *self._project_memory(memory))
         return self._output(*heads, attention_mask, ops.shape(query)[1], training)
 
     def return_scores(self, query, memory, attention_mask=None):
         """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
         self._ensure_built(query, memory)
-        prepared_key, _ = self.project_memory(memory)
+        prepared_key, _ = self._project_memory(memory)
         query = self._split(self.query_projection, "query", query)
         scores = self.similarity(query, prepared_key)
         return attention_weights(scores, attention_mask)
 
-    def project_memory(self, memory):
-        """Return prepared key and value `[B, N, S, H]`: once per source, before the steps."""
+    def project_memory(self, memory, attention_mask=None):
+        """Return prepared key and value `[B, N, S, H]`: once per source, before the steps.
+
+        Where the mask, boolean `[B, 1, S]`, lets a source have no position at all, the values
+        are zeros, so that `step` need not look.
+        """
+        prepared_key, value = self._project_memory(memory)
+        if attention_mask is not None:
+            value = ops.where(_has_any(attention_mask), value, ops.zeros_like(value))
+        return prepared_key, value
+
+    def _project_memory(self, memory):
         rows = self._rows(self.memory_projection, "memory", memory)
         key, value = (
             split_heads(part, ops.shape(memory)[1], self.num_heads)
@@ -432,9 +446,13 @@ class CrossAttention(MultiHeadAttention):
         query = self.query_projection(x)
         if isinstance(beam_size, int) and beam_size == 1:
             query = ops.reshape(query, (-1, self.num_heads, 1, self.key_size))
-            context = self.attend(query, *projected, attention_mask)
-            rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
         else:
             query = split_heads(query, beam_size, self.num_heads)
-            rows = merge_heads(self.attend(query, *projected, attention_mask))
+        prepared_key, value = projected
+        weights = _softmax(self.similarity(query, prepared_key), attention_mask)
+        context = ops.matmul(ops.cast(weights, self.compute_dtype), value)
+        if isinstance(beam_size, int) and beam_size == 1:
+            rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
+        else:
+            rows = merge_heads(context)
         return self.output_projection(rows)

@@ -142,7 +142,9 @@ class Decoder(Stack):
 
     def project_memory(self, memory, attention_mask):
         """Return the `Memory` of encoder output `[B, S, D]` and its mask `[B, 1, S]`."""
-        projected = tuple(layer.cross_attention.project_memory(memory) for layer in self.layers)
+        projected = tuple(
+            layer.cross_attention.project_memory(memory, attention_mask) for layer in self.layers
+        )
         return Memory(projected, attention_mask)
 
     def attention_scores(self, x, memory, attention_mask=None):

@@ -106,11 +106,10 @@ def angles(positions, frequencies):
     turns = frequencies / (2 * np.pi)
     coarse = _leading_bits(turns)
     middle = _leading_bits(turns - coarse)
-    rest = turns - coarse - middle
-    positions = ops.expand_dims(ops.cast(positions, "float32"), 1)
-    turn = _fraction(positions * coarse.astype("float32"))
-    turn = turn + _fraction(positions * middle.astype("float32"))
-    return _fraction(turn + positions * rest.astype("float32")) * (2 * np.pi)
+    parts = np.stack([coarse, middle, turns - coarse - middle]).astype("float32")
+    positions = ops.reshape(ops.cast(positions, "float32"), (-1, 1, 1))
+    turn = ops.sum(_fraction(positions * parts), axis=1)
+    return _fraction(turn) * (2 * np.pi)
 
 
 def _leading_bits(values, bits=8):
@@ -120,7 +119,7 @@ def _leading_bits(values, bits=8):
 
 def _fraction(turns):
     """Drop whole turns: the rest is from -1/2 to 1/2."""
-    return turns - ops.floor(turns + 0.5)
+    return turns - ops.round(turns)
 
 
 def rotate(x, positions, layout="interleaved"):

@@ -20,6 +20,8 @@ from keras_transformer_export.graph_passes.linear import fuse_gemm, share_transp
 from keras_transformer_export.graph_passes.loop_motion import move_invariants_out
 from keras_transformer_export.graph_passes.loop_states import hoist_loop_states
 from keras_transformer_export.graph_passes.no_ops import remove_no_ops
+from keras_transformer_export.graph_passes.reshapes import merge_reshapes
+from keras_transformer_export.graph_passes.scales import fold_scales
 from keras_transformer_export.graph_passes.selects import restore_where
 
 PASSES = (
@@ -39,6 +41,8 @@ PASSES = (
     fuse_layer_normalization,
     remove_dead_code,
     fuse_gemm,
+    merge_reshapes,
+    fold_scales,
     share_transposed_weights,
     merge_equal_nodes,
     remove_dead_code,
