@@ -10,23 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
 
 from keras_transformer_export.graph_passes import optimize
+from keras_transformer_export.search_inputs import DEFAULTS
 
 OPSET = 18  # the newest that tf2onnx writes
-DEFAULT_LENGTH_PENALTY = 0.6
-# Their values are what callers get who leave the input out.
-DEFAULTS = {
-    "beam_size": np.array(1, "int64"),  # greedy search
-    "num_hypotheses": np.array(1, "int64"),
-    "length_penalty": np.array(DEFAULT_LENGTH_PENALTY, "float32"),
-    "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
-    "min_decoding_length": np.array(0, "int64"),  # 0: any
-    "target_prefix": np.zeros((1, 0), "int64"),  # one row for all: no tokens are given
-}
 INPUT_SHAPES: dict[str, list[str | int]] = {
     "source_ids": ["B", "S"],
     **{name: [] for name in DEFAULTS},
@@ -85,10 +75,11 @@ def _search(model: Any) -> Callable[..., dict[str, Any]]:
     from keras_transformer.decoding.generation import generate
 
     def search(source_ids: Any, *values: Any) -> dict[str, Any]:
-        options = dict(zip(DEFAULTS, values, strict=True))
-        alpha = options.pop("length_penalty")
-        integers = {name: ops.cast(value, "int32") for name, value in options.items()}
-        found = generate(model, ops.cast(source_ids, "int32"), length_penalty=alpha, **integers)
+        named = dict(zip(DEFAULTS, values, strict=True))
+        alpha = named.pop("length_penalty")
+        integers = {name: ops.cast(value, "int32") for name, value in named.items()}
+        source_ids = ops.cast(source_ids, "int32")
+        found = generate(model, source_ids, length_penalty=alpha, **integers)
         return {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
 
     return search

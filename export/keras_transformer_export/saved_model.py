@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer import backend
+from keras_transformer_export.search_inputs import DEFAULTS
 
 
 def save(translator: Any, folder: Path) -> None:
     """Write a SavedModel.
 
-    Its signature `serving_default` takes `texts` string [B] and `max_decoding_length` int32
-    scalar (0: source length + 50), and gives `texts` string [B, n], `scores` float [B, n] and
-    `ids` int32 [B, n, T]. It loads in plain TensorFlow once `tensorflow_text` is imported.
+    Its signature `serving_default` takes `texts` string [B] and the options of the search, see
+    `search_inputs`, integers int32, and gives `texts` string [B, n], `scores` float [B, n] and
+    `ids` int32 [B, n, T]. TensorFlow Serving knows the defaults of the options; in Python the
+    function `translate` of the loaded object has them. It loads in plain TensorFlow once
+    `tensorflow_text` is imported.
 
     Args:
         translator: a `Translator`.
@@ -30,28 +33,17 @@ def save(translator: Any, folder: Path) -> None:
 
 
 def load(folder: Path) -> Any:
-    """Load a SavedModel; returns the function `(texts [B], max_decoding_length) -> dict`."""
+    """Load a SavedModel; its `translate(texts, **options)` takes and gives tensors."""
     tf = backend.import_tensorflow()
     import tensorflow_text  # noqa: F401  # pyright: ignore[reportUnusedImport]  # its operators
 
     with _quiet():
-        loaded = tf.saved_model.load(str(folder))
-    function = loaded.signatures["serving_default"]
-
-    def translate(texts: list[str], max_decoding_length: int = 0) -> dict[str, Any]:
-        outputs = function(
-            texts=tf.constant(texts, tf.string, shape=[len(texts)]),
-            max_decoding_length=tf.constant(max_decoding_length, tf.int32),
-        )
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    translate.loaded = loaded  # the function does not keep the variables alive
-    return translate
+        return tf.saved_model.load(str(folder))
 
 
 def _module(tf: Any, translator: Any) -> Any:
+    from keras_transformer.decoding.generation import generate
     from keras_transformer.text.graph_tokenizer import GraphTokenizer
-    from keras_transformer.translator import generate
 
     module = tf.Module(name="translator")
     # Only what the traced function reads: the Keras model would bring its training state along.
@@ -59,15 +51,40 @@ def _module(tf: Any, translator: Any) -> Any:
     module.source = GraphTokenizer(translator.source)
     module.target = GraphTokenizer(translator.target)
 
+    default = {
+        name: tf.constant(value, "float32" if value.dtype == "float32" else "int32")
+        for name, value in DEFAULTS.items()
+    }
+
     @tf.function(
         input_signature=[
             tf.TensorSpec([None], tf.string, name="texts"),
-            tf.TensorSpec([], tf.int32, name="max_decoding_length"),
-        ]
+            *(
+                tf.TensorSpec([None] * v.ndim, default[n].dtype, name=n)
+                for n, v in DEFAULTS.items()
+            ),
+        ],
+        autograph=False,
     )
-    def translate(texts: Any, max_decoding_length: Any) -> dict[str, Any]:
-        source_ids = module.source.tokenize(texts)
-        found = generate(translator.model, source_ids, max_decoding_length)
+    def translate(
+        texts: Any,
+        beam_size: Any = default["beam_size"],
+        num_hypotheses: Any = default["num_hypotheses"],
+        length_penalty: Any = default["length_penalty"],
+        max_decoding_length: Any = default["max_decoding_length"],
+        min_decoding_length: Any = default["min_decoding_length"],
+        target_prefix: Any = default["target_prefix"],
+    ) -> dict[str, Any]:
+        found = generate(
+            translator.model,
+            module.source.tokenize(texts),
+            beam_size=beam_size,
+            num_hypotheses=num_hypotheses,
+            length_penalty=length_penalty,
+            max_decoding_length=max_decoding_length,
+            min_decoding_length=min_decoding_length,
+            target_prefix=target_prefix,
+        )
         shape = tf.shape(found.ids)
         rows = tf.reshape(found.ids, [shape[0] * shape[1], shape[2]])
         return {
