@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# A search that finds fewer hypotheses than asked for fills up with scores below this.
+LOWEST_SCORE = -5e8
+
 
 @dataclass(frozen=True)
 class Hypothesis:

@@ -17,11 +17,10 @@ backend.start()
 from keras import ops
 
 from keras_transformer.config import RunConfig, SequenceConfig
-from keras_transformer.decoding.beam import NONE
 from keras_transformer.decoding.generation import generate
 from keras_transformer.decoding.phases import Found
 from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH
-from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.hypothesis import LOWEST_SCORE, Hypothesis
 from keras_transformer.id_rows import batches_by_length, grown_to, pad_rows, rounded_up
 from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
@@ -344,7 +343,7 @@ class Translator:
 
     def _hypotheses(self, found: Found) -> list[list[Hypothesis]]:
         special = {self.config.pad_id, self.config.eos_id}
-        exist = found.scores > NONE
+        exist = found.scores > LOWEST_SCORE
         tokens = [[int(i) for i in ids if i not in special] for ids in found.ids[exist]]
         parts = zip(
             self.target.decode(tokens),

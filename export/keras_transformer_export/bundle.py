@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 # Key of the description in the metadata of an ONNX file, so that the file works alone.
 METADATA_KEY = "keras_transformer"
@@ -52,7 +52,7 @@ class TensorInfo(_Record):
 
     dtype: Literal["string", "int64", "int32", "float32"]
     shape: list[str | int]
-    default: float | None = None
+    default: float | list[list[int]] | None = None
 
 
 class Signature(_Record):
@@ -86,8 +86,8 @@ class ModelCard(_Record):
 class Description(_Record):
     """What a runtime needs to know of a model, and its card. Also stands inside the ONNX files."""
 
-    format_version: Literal[1] = FORMAT_VERSION
-    search: Literal["greedy"] = "greedy"
+    format_version: Literal[2] = FORMAT_VERSION
+    search: Literal["greedy and beam"] = "greedy and beam"
     precision: Literal["float32"] = "float32"
     created: str
     packages: dict[str, str]
@@ -99,6 +99,17 @@ class Description(_Record):
     tokenizers: dict[Literal["source", "target"], FileName]
     signatures: dict[FileName, Signature]
     card: ModelCard = ModelCard()
+
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a target."""
+        return self.special_ids.eos
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that the search never gives out: the pad and the start, unless it also ends."""
+        special = self.special_ids
+        return tuple(sorted({special.pad, special.start} - {special.eos}))
 
     @classmethod
     def parse(cls, data: bytes | str, name: str) -> Self:
@@ -155,7 +166,7 @@ class Bundle:
 
     Example:
         >>> Bundle.open("exported").validate().manifest.search      # doctest: +SKIP
-        'greedy'
+        'greedy and beam'
     """
 
     def __init__(self, folder: str | Path, manifest: Manifest):

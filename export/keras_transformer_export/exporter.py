@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PureWindowsPath
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.id_rows import pad_rows
 from keras_transformer_export import onnx_model, parity, saved_model
 from keras_transformer_export.bundle import (
     MANIFEST,
@@ -28,7 +28,9 @@ from keras_transformer_export.bundle import (
 from keras_transformer_export.folders import written_aside
 from keras_transformer_export.model_card import model_card
 from keras_transformer_export.onnx_process import run_apart
+from keras_transformer_export.outputs import hypotheses
 from keras_transformer_export.parity_report import ParityReport
+from keras_transformer_export.search_inputs import DEFAULTS, inputs_of
 from keras_transformer_export.text_nodes import add_text_nodes
 
 FORMATS = ("saved_model", "onnx")
@@ -45,7 +47,7 @@ OUTPUTS = {
     "scores": TensorInfo(dtype="float32", shape=["B", "n"]),
     "ids": TensorInfo(dtype="int64", shape=["B", "n", "T"]),
 }
-Runtime = Callable[[list[list[str]]], list[list[Hypothesis]]]
+NO_PREFIX = DEFAULTS["target_prefix"]
 
 
 def export(
@@ -95,7 +97,7 @@ def export(
     with written_aside(folder) as aside:
         description = _describe(translator, formats, card)
         chosen = parity.proof_sentences(translator, sentences)
-        runtimes: dict[str, Runtime] = {}
+        runtimes: dict[str, parity.Runtime] = {}
         difference = None
         (aside / "source.model").write_bytes(translator.source.serialized)
         (aside / "target.model").write_bytes(translator.target.serialized)
@@ -203,41 +205,41 @@ def _write_onnx(
     return max_logit_difference(translator, ids_model, sentences)
 
 
-def _saved_model_runtime(folder: Path, description: Description) -> Runtime:
-    def run(batches: list[list[str]]) -> list[list[Hypothesis]]:
-        translate = saved_model.load(folder)
-        results = []
-        for batch in batches:
-            outputs = translate(batch)
-            texts = [[text.decode() for text in row] for row in outputs["texts"]]
-            named = {**outputs, "translations": texts}
-            results.append(parity.hypotheses(named, description.special_ids))
-        return results
+def _saved_model_runtime(folder: Path, description: Description) -> parity.Runtime:
+    def run(requests: list[parity.Request]) -> list[list[list[Hypothesis]]]:
+        loaded = saved_model.load(folder)
+        special = description.special_ids
+        return [
+            hypotheses(saved_model.run(loaded, r.texts, inputs_of(r.options, NO_PREFIX)), special)
+            for r in requests
+        ]
 
     return run
 
 
-def _onnx_runtime(translator: Any, path: Path, description: Description) -> Runtime:
-    from keras_transformer.translator import pad_rows
-
+def _onnx_runtime(translator: Any, path: Path, description: Description) -> parity.Runtime:
     special = description.special_ids
     texts = "texts" in description.signatures[path.name].inputs
 
-    def feed(batch: list[str]) -> dict[str, Any]:
+    def feed(request: parity.Request) -> dict[str, Any]:
+        options = inputs_of(request.options, NO_PREFIX)
         if texts:
-            return {"texts": batch}
-        rows = [[*row, special.eos] for row in translator.source.encode(batch)]
-        return {"source_ids": pad_rows(rows, special.pad).astype("int64")}
+            return {"texts": request.texts, **options}
+        rows = [[*row, special.eos] for row in translator.source.encode(request.texts)]
+        return {"source_ids": pad_rows(rows, special.pad).astype("int64"), **options}
 
-    def run(batches: list[list[str]]) -> list[list[Hypothesis]]:
-        outputs = run_apart(path, [feed(batch) for batch in batches])
-        if not texts:
-            for output in outputs:
-                found = translator.target.decode(output["ids"][:, 0])
-                output["translations"] = np.array(found, object)[:, None]
-        return [parity.hypotheses(output, special) for output in outputs]
+    def run(requests: list[parity.Request]) -> list[list[list[Hypothesis]]]:
+        outputs = run_apart(path, [feed(request) for request in requests])
+        found = [parity.read_outputs(output, special) for output in outputs]
+        return found if texts else [_with_texts(translator, rows) for rows in found]
 
     return run
+
+
+def _with_texts(translator: Any, rows: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    """Decode the tokens of hypotheses that came without texts."""
+    texts = iter(translator.target.decode([h.tokens for row in rows for h in row]))
+    return [[replace(h, text=next(texts)) for h in row] for row in rows]
 
 
 def _finish(folder: Path, description: Description, report: ParityReport) -> None:
@@ -290,22 +292,19 @@ def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
-    limit = TensorInfo(dtype="int64", shape=[], default=0)
-    penalty = TensorInfo(dtype="float32", shape=[], default=onnx_model.DEFAULT_LENGTH_PENALTY)
-    options = {"max_decoding_length": limit, "length_penalty": penalty}
     translations = TensorInfo(dtype="string", shape=["B", "n"])
     found: dict[str, Signature] = {}
     if "onnx" in formats:
         source_ids = TensorInfo(dtype="int64", shape=["B", "S"])
         found["model.onnx"] = Signature(
-            inputs={"texts": TEXTS, **options}, outputs={"translations": translations, **OUTPUTS}
+            inputs={"texts": TEXTS, **_options()}, outputs={"translations": translations, **OUTPUTS}
         )
         found["model.ids.onnx"] = Signature(
-            inputs={"source_ids": source_ids, **options}, outputs=OUTPUTS
+            inputs={"source_ids": source_ids, **_options()}, outputs=OUTPUTS
         )
     if "saved_model" in formats:
         found["saved_model"] = Signature(
-            inputs={"texts": TEXTS, "max_decoding_length": TensorInfo(dtype="int32", shape=[])},
+            inputs={"texts": TEXTS, **_options("int32")},
             outputs={
                 "texts": translations,
                 **OUTPUTS,
@@ -313,6 +312,17 @@ def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
             },
         )
     return found
+
+
+def _options(integer: Literal["int64", "int32"] = "int64") -> dict[str, TensorInfo]:
+    return {
+        name: TensorInfo(
+            dtype="float32" if default.dtype == "float32" else integer,
+            shape=["B or 1", "P"] if default.ndim else [],
+            default=default.tolist(),
+        )
+        for name, default in DEFAULTS.items()
+    }
 
 
 def _packages() -> dict[str, str]:

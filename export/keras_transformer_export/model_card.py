@@ -62,7 +62,11 @@ def _use(description: Description, report: ParityReport) -> list[str]:
 
 def _proof(report: ParityReport) -> list[str]:
     sizes = ", ".join(map(str, report.batch_sizes))
-    lines = [f"{report.sentences} texts in batches of {sizes} through the Keras model and:\n"]
+    beams = ", ".join(map(str, report.beam_sizes))
+    lines = [
+        f"{report.sentences} texts in batches of {sizes}, with beams of {beams}, through the Keras "
+        "model and:\n"
+    ]
     for name, runtime in report.runtimes.items():
         ties = f", {len(runtime.ties)} ties" if runtime.ties else ""
         lines.append(

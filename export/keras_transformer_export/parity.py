@@ -5,21 +5,35 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.id_rows import pad_rows
+from keras_transformer.search_options import SearchOptions
 from keras_transformer.text.validation import check_texts
 from keras_transformer_export.bundle import Bundle, SpecialIds
 from keras_transformer_export.onnx_process import run_apart
+from keras_transformer_export.outputs import Outputs, hypotheses
 from keras_transformer_export.parity_report import Example, ParityReport, RuntimeReport, Tie
+from keras_transformer_export.search_inputs import inputs_of
 
 BATCH_SIZES = (1, 2, 7, 32)
+# Every sentence is translated with the first, and up to so many with one of the others as well.
+GREEDY = SearchOptions()
+BEAMS = (
+    SearchOptions(4, 4),
+    SearchOptions(2, 1, length_penalty=1.0),
+    SearchOptions(5, 2, min_decoding_length=5, max_decoding_length=12),
+    SearchOptions(8, 3, length_penalty=0.0),
+)
+MOST_BEAM_SENTENCES = 200
 MOST_SENTENCES = 500
-SAMPLE_SENTENCES = 24
+SAMPLE_SENTENCES = 24  # with greedy search
+SAMPLE_BEAMS = 8
 SCORE_TOLERANCE = 1e-4
 TIE_TOLERANCE = 1e-5
 TEXTS_WITHOUT_DATA = 120
@@ -28,6 +42,17 @@ STRANGE_TEXTS = ("", " ", "漢字 かな — ☃ 😀", "<s> </s> <unk>", "\t\u0
 
 class ParityError(RuntimeError):
     """An exported file gives something else than the Keras model."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Texts that are translated as one batch."""
+
+    texts: list[str]
+    options: SearchOptions = GREEDY
+
+
+Runtime = Callable[[list[Request]], list[list[list[Hypothesis]]]]
 
 
 @dataclass(frozen=True)
@@ -76,40 +101,41 @@ def proof_sentences(translator: Any, sentences: Sequence[str] | None = None) -> 
 def compare(
     translator: Any,
     sentences: Sequence[str],
-    runtimes: dict[str, Callable[[list[list[str]]], list[list[Hypothesis]]]],
+    runtimes: dict[str, Runtime],
     packages: dict[str, str],
     max_logit_difference: float | None = None,
 ) -> ParityReport:
     """Translate in batches of several sizes, with Keras and with each exported file.
 
+    All sentences with greedy search, and a part of them with several beams, numbers of
+    hypotheses, length penalties and lengths.
+
     Args:
         translator: a `Translator`.
         sentences: from `proof_sentences`.
-        runtimes: for each file a function from batches of texts to a hypothesis for each text.
+        runtimes: for each file a function from requests to the hypotheses of each text.
         packages: versions, for the report.
         max_logit_difference: from `max_logit_difference`.
 
     Raises:
         ParityError: a hypothesis differs and is no tie, or a score differs by more than 1e-4.
     """
-    batches = list(_batches(sentences))
+    requests = list(_requests(sentences))
     expected = [
-        [hypotheses[0] for hypotheses in translator.translate(batch, batch_size=len(batch))]
-        for batch in batches
+        translator.translate(r.texts, **vars(r.options), batch_size=len(r.texts)) for r in requests
     ]
     reports = {
-        name: _compare_runtime(translator, name, batches, expected, run(batches))
+        name: _compare_runtime(translator, name, requests, expected, run(requests))
         for name, run in runtimes.items()
     }
     return ParityReport(
         sentences=len(sentences),
-        batch_sizes=sorted({len(batch) for batch in batches}),
+        batch_sizes=sorted({len(request.texts) for request in requests}),
+        beam_sizes=sorted({request.options.beam_size for request in requests}),
         runtimes=reports,
         max_logit_difference=max_logit_difference,
         packages=packages,
-        examples=_examples(
-            translator, sentences, [h for batch in expected for h in batch], reports
-        ),
+        examples=_examples(translator, requests, expected, reports),
     )
 
 
@@ -127,60 +153,75 @@ def verify_bundle(folder: str | Path) -> Verification:
     difference = 0.0
     for name in files:
         texts = "texts" in bundle.manifest.signatures[name].inputs
-        # Not `pad_rows` of the translator: that module needs TensorFlow.
-        columns = zip_longest(*(e.source_ids for e in report.examples), fillvalue=special.pad)
-        feed: dict[str, Any] = (
-            {"texts": [e.source for e in report.examples]}
-            if texts
-            else {"source_ids": np.array(list(columns), "int64").T}
-        )
-        outputs = run_apart(bundle.folder / name, [feed])[0]
-        for example, received in zip(report.examples, hypotheses(outputs, special), strict=True):
-            ids = _with_end(received, special.eos)
-            if ids != example.ids or (texts and received.text != example.text):
-                raise ParityError(_different(name, example.source, example.text, received.text))
-            difference = max(difference, _score_difference(name, example.score, received))
+        for beam_size in sorted({example.beam_size for example in report.examples}):
+            examples = [e for e in report.examples if e.beam_size == beam_size]
+            feed = _feed(examples, beam_size, special.pad, texts)
+            found = read_outputs(run_apart(bundle.folder / name, [feed])[0], special)
+            for example, (received, *_) in zip(examples, found, strict=True):
+                ids = _with_end(received, special.eos)
+                if ids != example.ids or (texts and received.text != example.text):
+                    raise ParityError(_different(name, example.source, example.text, received.text))
+                difference = max(difference, _score_difference(name, example.score, received))
     return Verification(len(bundle.manifest.files), len(report.examples), files, difference)
 
 
-def hypotheses(outputs: dict[str, Any], special: SpecialIds) -> list[Hypothesis]:
-    """Read the best hypothesis of each row from the outputs of an exported model.
+def _feed(examples: list[Example], beam_size: int, pad_id: int, texts: bool) -> dict[str, Any]:
+    source: dict[str, Any] = (
+        {"texts": [e.source for e in examples]}
+        if texts
+        else {"source_ids": pad_rows([e.source_ids for e in examples], pad_id).astype("int64")}
+    )
+    return {**source, **inputs_of(SearchOptions(beam_size), np.zeros((1, 0)))}
 
-    The text is empty where the model gives ids only.
-    """
-    found = []
-    for row in range(len(outputs["ids"])):
-        ids = [int(i) for i in outputs["ids"][row][0]]
-        finished = special.eos in ids
-        ids = ids[: ids.index(special.eos)] if finished else [i for i in ids if i != special.pad]
-        text = outputs["translations"][row][0] if "translations" in outputs else ""
-        found.append(Hypothesis(str(text), float(outputs["scores"][row][0]), ids, finished))
-    return found
+
+def read_outputs(outputs: dict[str, Any], special: SpecialIds) -> list[list[Hypothesis]]:
+    """Return the hypotheses of each row; their texts are empty where the model gives ids only."""
+    texts = outputs.get("translations")
+    if texts is None:
+        texts = np.full(outputs["scores"].shape, "", object)
+    return hypotheses(Outputs(texts, outputs["scores"], outputs["ids"]), special)
 
 
 def _compare_runtime(
     translator: Any,
     name: str,
-    batches: list[list[str]],
-    expected: list[list[Hypothesis]],
-    received: list[list[Hypothesis]],
+    requests: list[Request],
+    expected: list[list[list[Hypothesis]]],
+    received: list[list[list[Hypothesis]]],
 ) -> RuntimeReport:
     ties: list[Tie] = []
     largest = 0.0
-    for sources, ours, theirs in zip(batches, expected, received, strict=True):
-        for source, ours_one, theirs_one in zip(sources, ours, theirs, strict=True):
-            if ours_one.tokens != theirs_one.tokens or ours_one.finished != theirs_one.finished:
-                ties.append(_tie(translator, name, source, ours_one, theirs_one))
-                continue
-            if ours_one.text != theirs_one.text:
-                raise ParityError(_different(name, source, ours_one.text, theirs_one.text))
-            largest = max(largest, _score_difference(name, ours_one.score, theirs_one))
-    compared = sum(map(len, batches))
+    compared = 0
+    for source, ours, theirs in _pairs(name, requests, expected, received):
+        compared += 1
+        if ours.tokens != theirs.tokens or ours.finished != theirs.finished:
+            ties.append(_tie(translator, name, source, ours, theirs))
+            continue
+        if ours.text != theirs.text:
+            raise ParityError(_different(name, source, ours.text, theirs.text))
+        largest = max(largest, _score_difference(name, ours.score, theirs))
     if len(ties) > max(1, compared // 1000):
         raise ParityError(
             f"{name} must equal Keras but for rare ties. Received: {len(ties)} ties in {compared}"
         )
     return RuntimeReport(compared=compared, ties=ties, max_score_difference=largest)
+
+
+def _pairs(
+    name: str,
+    requests: list[Request],
+    expected: list[list[list[Hypothesis]]],
+    received: list[list[list[Hypothesis]]],
+) -> Iterator[tuple[str, Hypothesis, Hypothesis]]:
+    """Yield each source, and a hypothesis of Keras beside the one of equal rank."""
+    for request, ours, theirs in zip(requests, expected, received, strict=True):
+        for source, our_row, their_row in zip(request.texts, ours, theirs, strict=True):
+            if len(our_row) != len(their_row):
+                raise ParityError(
+                    f"{name} must give as many hypotheses as Keras. Received: {len(their_row)} "
+                    f"for {len(our_row)} (source {source[:200]!r})"
+                )
+            yield from ((source, a, b) for a, b in zip(our_row, their_row, strict=True))
 
 
 def _tie(translator: Any, name: str, source: str, ours: Hypothesis, theirs: Hypothesis) -> Tie:
@@ -223,25 +264,41 @@ def _with_end(hypothesis: Hypothesis, eos_id: int) -> list[int]:
 
 def _examples(
     translator: Any,
-    sentences: Sequence[str],
-    found: Sequence[Hypothesis],
+    requests: Sequence[Request],
+    found: Sequence[list[list[Hypothesis]]],
     reports: dict[str, RuntimeReport],
 ) -> list[Example]:
     eos = translator.config.eos_id
     tied = {tie.source for report in reports.values() for tie in report.ties}
-    untied = (pair for pair in zip(sentences, found, strict=True) if pair[0] not in tied)
-    chosen = list(islice(untied, SAMPLE_SENTENCES))
-    source_rows = translator.source.encode([source for source, _ in chosen])
+    # of the requests with beams, those that differ from the defaults in nothing but the beam
+    plain = [
+        (request.options, source, row[0])
+        for request, rows in zip(requests, found, strict=True)
+        for source, row in zip(request.texts, rows, strict=True)
+        if source not in tied and request.options in (GREEDY, BEAMS[0])
+    ]
+    greedy = islice((example for example in plain if example[0] is GREEDY), SAMPLE_SENTENCES)
+    beams = islice((example for example in plain if example[0] is not GREEDY), SAMPLE_BEAMS)
+    chosen = [*greedy, *beams]
+    source_rows = translator.source.encode([source for _, source, _ in chosen])
     return [
         Example(
             source=source,
             source_ids=[*row, eos],
+            beam_size=options.beam_size,
             text=hypothesis.text,
             ids=_with_end(hypothesis, eos),
             score=hypothesis.score,
         )
-        for (source, hypothesis), row in zip(chosen, source_rows, strict=True)
+        for (options, source, hypothesis), row in zip(chosen, source_rows, strict=True)
     ]
+
+
+def _requests(sentences: Sequence[str]) -> Iterator[Request]:
+    yield from (Request(batch, GREEDY) for batch in _batches(sentences))
+    step = max(1, len(sentences) // MOST_BEAM_SENTENCES)
+    for turn, batch in enumerate(_batches(sentences[::step])):
+        yield Request(batch, BEAMS[turn % len(BEAMS)])
 
 
 def _batches(sentences: Sequence[str]) -> Iterator[list[str]]:

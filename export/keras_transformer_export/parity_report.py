@@ -39,6 +39,7 @@ class Example(_Record):
 
     source: str
     source_ids: list[int]
+    beam_size: int
     text: str
     ids: list[int]
     score: float
@@ -53,6 +54,7 @@ class ParityReport(_Record):
 
     sentences: int
     batch_sizes: list[int]
+    beam_sizes: list[int]
     runtimes: dict[str, RuntimeReport]
     max_logit_difference: float | None = None
     packages: dict[str, str]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_transformer import backend
+from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.search_inputs import DEFAULTS
 
 
@@ -41,6 +44,28 @@ def load(folder: Path) -> Any:
         return tf.saved_model.load(str(folder))
 
 
+def run(loaded: Any, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outputs:
+    """Translate with a loaded SavedModel.
+
+    Args:
+        loaded: from `load`.
+        texts: B texts.
+        inputs: from `inputs_of`.
+    """
+    tf = backend.import_tensorflow()
+    inputs = _tensors(tf, inputs)
+    outputs = loaded.translate(tf.constant(texts, tf.string, shape=[len(texts)]), **inputs)
+    translations = [[text.decode() for text in row] for row in outputs["texts"].numpy()]
+    return Outputs(translations, outputs["scores"].numpy(), outputs["ids"].numpy())
+
+
+def _tensors(tf: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        name: tf.constant(value, "float32" if value.dtype == "float32" else "int32")
+        for name, value in inputs.items()
+    }
+
+
 def _module(tf: Any, translator: Any) -> Any:
     from keras_transformer.decoding.generation import generate
     from keras_transformer.text.graph_tokenizer import GraphTokenizer
@@ -51,10 +76,7 @@ def _module(tf: Any, translator: Any) -> Any:
     module.source = GraphTokenizer(translator.source)
     module.target = GraphTokenizer(translator.target)
 
-    default = {
-        name: tf.constant(value, "float32" if value.dtype == "float32" else "int32")
-        for name, value in DEFAULTS.items()
-    }
+    default = _tensors(tf, DEFAULTS)
 
     @tf.function(
         input_signature=[

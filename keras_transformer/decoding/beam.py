@@ -15,9 +15,7 @@ from keras_transformer.decoding.tokens import (
     lengths,
     prefix_at,
 )
-
-# A sum of log-probabilities below it has a forbidden token in it: there is no such hypothesis.
-NONE = FORBIDDEN / 2
+from keras_transformer.hypothesis import LOWEST_SCORE
 
 
 class BeamState(NamedTuple):
@@ -91,7 +89,7 @@ class BeamSearch(NamedTuple):
         worst_wanted = ops.take(state.finished, self.num_hypotheses - 1, axis=1)
         # log-probabilities only fall, and no penalty is higher than that of the longest output
         best_possible = best_alive / length_penalty(sentences.limit, self.alpha)
-        return ops.logical_or(best_possible <= worst_wanted, best_alive <= NONE)
+        return ops.logical_or(best_possible <= worst_wanted, best_alive <= LOWEST_SCORE)
 
     def extend(self, sentences):
         count = ops.shape(sentences.index)[0]
@@ -175,7 +173,7 @@ class BeamSearch(NamedTuple):
     def _finish(self, candidates, ended, state, place):
         size = self.beam_size
         scores = candidates.log_probs / length_penalty(state.step + 1, self.alpha)
-        exists = ops.logical_and(ended, candidates.log_probs > NONE)
+        exists = ops.logical_and(ended, candidates.log_probs > LOWEST_SCORE)
         scores = ops.where(exists, scores, FORBIDDEN)
         # those that finished before keep their places where scores are equal
         scores, index = ops.top_k(ops.concatenate([state.finished, scores], axis=1), size)
@@ -213,7 +211,7 @@ class BeamSearch(NamedTuple):
         count = ops.shape(sentences.index)[0]
         place = ops.expand_dims(ops.cast(ops.arange(count), "int32"), 1)  # [b, 1]
         rank = ops.expand_dims(ops.cast(ops.arange(self.num_hypotheses), "int32"), 0)  # [1, n]
-        finished = ops.sum(ops.cast(state.finished > NONE, "int32"), axis=1, keepdims=True)
+        finished = ops.sum(ops.cast(state.finished > LOWEST_SCORE, "int32"), axis=1, keepdims=True)
         is_cut = rank >= finished  # [b, n]
         cut_rank = ops.maximum(rank - finished, 0)
         ids = ops.take(
@@ -221,10 +219,10 @@ class BeamSearch(NamedTuple):
         )
         log_probs = _pick(state.alive, cut_rank, place * size)
         cut_scores = log_probs / length_penalty(lengths(ids, self.pad_id), self.alpha)
-        cut_scores = ops.where(log_probs > NONE, cut_scores, FORBIDDEN)
+        cut_scores = ops.where(log_probs > LOWEST_SCORE, cut_scores, FORBIDDEN)
         finished_scores = _pick(state.finished, rank, place * size)
         scores = ops.where(is_cut, cut_scores, finished_scores)
-        exists = ops.expand_dims(scores > NONE, 2)
+        exists = ops.expand_dims(scores > LOWEST_SCORE, 2)
         ids = ops.where(exists, ids, ops.cast(self.pad_id, "int32"))
         return Found(ids, scores, ops.logical_not(is_cut))
 

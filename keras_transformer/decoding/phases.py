@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 from keras import ops
 
-from keras_transformer.decoding.tokens import FORBIDDEN
+from keras_transformer.decoding.tokens import FORBIDDEN, lengths
 
 
 class Sentences(NamedTuple):
@@ -29,15 +29,26 @@ class Found(NamedTuple):
 class Search(Protocol):
     """A search as functions of its state, whose `step` counts the positions decoded so far."""
 
-    capacity: int | None
-    num_hypotheses: Any
-    pad_id: int
+    @property
+    def capacity(self) -> int | None:
+        """The longest output, where no shape may change."""
+
+    @property
+    def num_hypotheses(self) -> Any:
+        """How many hypotheses of each sentence are found."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """What stands behind the end of a hypothesis."""
+        ...
 
     def first(self, sentences: Sentences, cache: Any) -> Any:
         """Return the first state."""
 
     def extend(self, sentences: Sentences) -> Callable[[Any], Any]:
         """Return the function from state to state that decodes one more position."""
+        ...
 
     def is_settled(self, state: Any, sentences: Sentences) -> Any:
         """Return for each sentence whether no more steps can change what is found, bool `[b]`.
@@ -50,6 +61,7 @@ class Search(Protocol):
 
     def found(self, state: Any, sentences: Sentences) -> Found:
         """Return what is found when no more steps are made."""
+        ...
 
 
 def run(search: Search, sentences: Sentences, cache: Any) -> Found:
@@ -84,7 +96,9 @@ def run(search: Search, sentences: Sentences, cache: Any) -> Found:
         return select_rows(sentences, still_open), search.select(state, still_open), found
 
     first = (sentences, state, _nothing(search, sentences.index))
-    return ops.while_loop(remain, phase, first)[2]
+    found = ops.while_loop(remain, phase, first)[2]
+    longest = ops.max(ops.append(lengths(found.ids, search.pad_id), 0.0))
+    return found._replace(ids=found.ids[:, :, : ops.cast(longest, "int32")])
 
 
 def _nothing(search, index):

@@ -1,4 +1,4 @@
-"""Translation where only ONNX Runtime is installed."""
+"""Translation with exported files: `OnnxTranslator` needs no TensorFlow."""
 
 from keras_transformer_export.runtime.onnx_translator import OnnxTranslator
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_transformer.backend import install_hint
-from keras_transformer.hypothesis import Hypothesis
-from keras_transformer.search_options import check_search_options, in_chunks
-from keras_transformer.text.validation import check_texts
 from keras_transformer_export.bundle import (
     MANIFEST,
     METADATA_KEY,
@@ -23,15 +19,14 @@ from keras_transformer_export.bundle import (
     BundleError,
     Description,
 )
+from keras_transformer_export.outputs import Outputs
+from keras_transformer_export.runtime.text_translator import TextTranslator
 
 Device = Literal["auto", "cpu", "cuda"]
-MOST_TEXTS = 64
-# Attention takes memory by the square of the length: long texts go in smaller batches.
-MOST_CHARACTERS = 16_384
 ONNX_ERRORS_ONLY = 3
 
 
-class OnnxTranslator:
+class OnnxTranslator(TextTranslator):
     """Translates with an exported `model.onnx`; needs no TensorFlow, Keras or SentencePiece.
 
     One translator may be shared by threads. It is a context manager; `close` frees the model.
@@ -87,83 +82,20 @@ class OnnxTranslator:
                 "device='cuda' cannot be used: ONNX Runtime could not start its CUDA provider and "
                 f"wrote the reason above. {install_hint('runtime-gpu')}"
             )
-        self.description = _describe(self.path, session)
+        super().__init__(_describe(self.path, session))
         self._session: Any = session
-
-    def translate(
-        self,
-        texts: Sequence[str],
-        beam_size: int = 1,
-        num_hypotheses: int = 1,
-        length_penalty: float = 0.6,
-        max_decoding_length: int | None = None,
-    ) -> list[list[Hypothesis]]:
-        """Translate texts; the order is kept and each gets what it would get alone.
-
-        Args:
-            texts: any number of texts, the empty text included.
-            beam_size: 1: greedy.
-            num_hypotheses: hypotheses for each text: 1.
-            length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability;
-                from 0.
-            max_decoding_length: most target tokens, end symbol included; None: source + 50.
-
-        Returns:
-            For each text its hypotheses, best first.
-
-        Raises:
-            ValueError: an option out of range, a text with U+0000 or a lone surrogate, a text
-                too long for learned positions, or a closed translator.
-        """
-        check_search_options(beam_size, num_hypotheses, length_penalty, max_decoding_length)
-        checked = check_texts(texts)
-        results: list[list[Hypothesis]] = [[] for _ in checked]
-        for indices in _batches(checked):
-            batch = [checked[i] for i in indices]
-            found = self._run(batch, length_penalty, max_decoding_length or 0)
-            for index, hypotheses in zip(indices, found, strict=True):
-                results[index] = hypotheses
-        return results
-
-    def translate_iter(
-        self, lines: Iterable[str], *, chunk_size: int = 2048, **options: Any
-    ) -> Iterator[list[Hypothesis]]:
-        """Translate a stream of any length in constant memory, `chunk_size` texts at a time.
-
-        `options` are those of `translate`; the order is kept.
-
-        Raises:
-            ValueError: as `translate`, or `chunk_size` is not an integer from 1.
-        """
-        for chunk in in_chunks(lines, chunk_size):
-            yield from self.translate(chunk, **options)
 
     def close(self) -> None:
         """Free the model; translations that are running end as usual."""
         self._session = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _run(self, texts: list[str], length_penalty: float, limit: int) -> list[list[Hypothesis]]:
+    def _run(self, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outputs:
         session = self._session
         if session is None:
             raise ValueError("The translator must be open. Make a new one: this one was closed.")
-        feeds = {
-            "texts": np.array(texts, dtype=object),
-            "length_penalty": np.array(length_penalty, dtype=np.float32),
-            "max_decoding_length": np.array(limit, dtype=np.int64),
-        }
+        feeds = {"texts": np.array(texts, dtype=object), **inputs}
         try:
-            outputs = session.run(["translations", "scores", "ids"], feeds)
+            return Outputs(*session.run(list(Outputs._fields), feeds))
         except Exception as error:  # of a class that ONNX Runtime makes for each status
             most = self.description.max_source_ids
             if most is None:
@@ -172,18 +104,6 @@ class OnnxTranslator:
                 f"texts must have at most {most} tokens each, end symbol included: the model's "
                 f"positions are learned. Split long texts. Received: {_first_line(error)}"
             ) from error
-        return [
-            [self._hypothesis(*parts) for parts in zip(*row, strict=True)]
-            for row in zip(*outputs, strict=True)
-        ]
-
-    def _hypothesis(self, text: str, score: np.floating[Any], ids: Any) -> Hypothesis:
-        special = self.description.special_ids
-        tokens: list[int] = ids.tolist()
-        finished = special.eos in tokens
-        if finished:
-            tokens = tokens[: tokens.index(special.eos)]
-        return Hypothesis(text, float(score), [i for i in tokens if i != special.pad], finished)
 
 
 def _import_runtime() -> tuple[Any, str]:
@@ -259,19 +179,6 @@ def _describe(path: Path, session: Any) -> Description:
             f"Received: a model with the inputs {', '.join(inputs)}"
         )
     return description
-
-
-def _batches(texts: list[str]) -> Iterator[list[int]]:
-    """Yield the indices of all texts, texts of similar length together."""
-    batch: list[int] = []
-    for index in sorted(range(len(texts)), key=lambda i: len(texts[i])):
-        size = len(batch) + 1
-        if batch and (size > MOST_TEXTS or size * len(texts[index]) > MOST_CHARACTERS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _first_line(error: BaseException) -> str:
