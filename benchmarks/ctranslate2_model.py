@@ -38,7 +38,8 @@ def write_ctranslate2(model: Transformer, folder: Path) -> None:
     """Write the model as a CTranslate2 folder, in float32.
 
     CTranslate2 makes int8 of it while loading. It does not know the ids that our search never
-    outputs: hand it `suppress_sequences=[[str(i)] for i in model.config.banned_ids]`.
+    outputs: hand it `suppress_sequences=[[str(i)] for i in model.config.banned_ids]`. For a source
+    of the end symbol alone, our empty text, it decodes nothing.
 
     Args:
         model: post-norm or pre-norm, with or without final norm, sinusoidal or learned positions,
