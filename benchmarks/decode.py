@@ -55,6 +55,7 @@ def main() -> None:
         names = [name for name in names if has_files(name, setting)]
         entries, runners = measure(names, setting, tasks, options.rounds, folder)
         footprints = start_afresh(names, setting, tasks, folder, options.starts)
+    print(f"load of the machine {os.getloadavg()[0]:.1f}")
     print_tables(tasks, entries, footprints, options.rounds)
     if options.output:
         write(options.output, vars(options), tasks, entries, footprints)
@@ -166,13 +167,11 @@ def measure(
         for runner in runners:
             arguments = (runner.name, setting, tasks)
             runner.start(get_ready, arguments, environment(runner.name, setting), setting.threads)
-        for task in tasks:
-            for runner in runners:
-                first = runner.ask(("first", task))
-                if first and first.refusal:
-                    print(f"{runner.name}: {task} is skipped, {first.refusal}", flush=True)
-                elif first:
-                    entries[task, runner.name] = Entry(first)
+        for runner in runners:
+            firsts = {task: runner.ask(("first", task)) for task in tasks}
+            done = {task: first for task, first in firsts.items() if first and not first.refusal}
+            entries |= {(task, runner.name): Entry(first) for task, first in done.items()}
+            print_refusals(runner.name, [first.refusal for first in firsts.values() if first])
         chance = random.Random(0)
         for number in range(rounds):
             for task in tasks:
@@ -188,6 +187,12 @@ def measure(
     for (task, _), entry in entries.items():
         entry.compare(entries.get((task, BASELINE)), entries.get((task, KERAS)))
     return entries, runners
+
+
+def print_refusals(name: str, refusals: list[str]) -> None:
+    """Say which inputs a contestant lacks, and how many tasks it leaves out for that."""
+    for refusal in dict.fromkeys(filter(None, refusals)):
+        print(f"{name}: {refusals.count(refusal)} tasks skipped, {refusal}", flush=True)
 
 
 def start_afresh(

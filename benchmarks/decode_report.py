@@ -198,7 +198,7 @@ def draw(path: Path, tasks: dict[str, Task], entries: Entries) -> None:
         bars = panel.barh(list(found), speeds, color=colours)
         panel.bar_label(bars, [f"{entry.ratio:.2f} x" for entry in found.values()], padding=3)
         panel.invert_yaxis()
-        panel.margins(x=0.15)
+        panel.margins(x=0.2)
         panel.set_title(f"{task}: output tokens/s")
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -3,10 +3,12 @@
 import math
 import os
 
+import onnx.parser
 import pytest
+from decode_contestants import DECODER, ENCODER, Split
 from decode_process import First, timed
 from decode_report import Entry, print_tables, write
-from decode_tasks import ALPHA, Sentence, Task, equal_penalty, in_batches, make_tasks
+from decode_tasks import ALPHA, Sentence, Setting, Task, equal_penalty, in_batches, make_tasks
 from turns import Runner
 
 SENTENCES = [Sentence(f"text {n}", [5] * (n % 7) + [3]) for n in range(40)]
@@ -96,3 +98,45 @@ def test_a_runner_answers_in_turns_and_its_failure_is_reported(tmp_path):
         assert runner.ask(1) is None
     finally:
         runner.end()
+
+
+ENCODER_GRAPH = (
+    "encoder (int64[B,S] source_ids) => (int64[B,S] memory) {memory = Identity(source_ids)}"
+)
+DECODER_GRAPH = """
+decoder (int64[B] ids, int64 step, int64[B,S] memory, float[B,t] seen)
+    => (float[B,9] logits, float[B,u] next_seen) {
+  zero = Constant<value = int64[1] {0}>()
+  one = Constant<value = int64[1] {1}>()
+  first = Slice(memory, zero, one, one)
+  chosen = Add(step, first)
+  new = Cast<to = 1>(chosen)
+  next_seen = Concat<axis = 1>(seen, new)
+  sum = ReduceSum<keepdims = 1>(next_seen, one)
+  most = Constant<value = float {17.0}>()
+  over = Greater(sum, most)
+  end = Constant<value = int64 {3}>()
+  column = Where(over, end, chosen)
+  row = Squeeze(column, one)
+  depth = Constant<value = int64 {9}>()
+  heights = Constant<value = float[2] {0.0, 1.0}>()
+  logits = OneHot(row, depth, heights)
+}
+"""
+
+
+def test_the_loop_around_split_files_hands_the_past_on(tmp_path):
+    # it counts on from the first id of the source, and ends when the sum is above 17
+    write_onnx(tmp_path / ENCODER, ENCODER_GRAPH)
+    write_onnx(tmp_path / DECODER, DECODER_GRAPH)
+    engine = Split(Setting(tmp_path, tmp_path, tmp_path, (0, 2, 3)))
+    batch = [Sentence("", [5, 3]), Sentence("", [6, 7, 3])]
+    assert engine.rows(engine.prepare(batch, Task("", [batch]))()) == [[5, 6, 3], [6, 7, 3]]
+    short = Task("", [batch], forced_length=2)
+    assert engine.rows(engine.prepare(batch, short)()) == [[5, 6], [6, 7]]
+    assert "min_decoding_length" in engine.refusal(short)
+
+
+def write_onnx(path, graph):
+    head = '<ir_version: 8, opset_import: ["": 18]>'
+    path.write_bytes(onnx.parser.parse_model(head + graph).SerializeToString())
