@@ -15,27 +15,18 @@ a contestant failed.
 """
 
 import argparse
-import contextlib
 import math
-import os
 import resource
-import signal
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from layer_contestants import CONTESTANTS, MATRIX, NAMES, WORK, floating_point_operations
-
-PATIENCE = 300  # seconds for a contestant to get ready, or to make a step
+from turns import Answer, Runner, print_failures
 
 
 def main() -> None:
@@ -50,7 +41,7 @@ def main() -> None:
     wanted = {"matrix product", *options.only} if options.only else set(CONTESTANTS)
     names = [name for name in CONTESTANTS if name in wanted]
     with tempfile.TemporaryDirectory() as logs:
-        contestants = [Contestant(name, Path(logs, name)) for name in names]
+        contestants = [Contestant(Runner(name, Path(logs, name))) for name in names]
         try:
             for contestant in contestants:
                 contestant.start(options.threads)
@@ -60,12 +51,9 @@ def main() -> None:
                     contestant.take_turn()
         finally:
             for contestant in contestants:
-                contestant.end()
+                contestant.runner.end()
     print_table(contestants, options.threads)
-    for contestant in contestants:
-        if contestant.error:
-            print(f"\n{contestant.name} failed:\n{contestant.error}", file=sys.stderr)
-    sys.exit(any(contestant.error for contestant in contestants))
+    sys.exit(print_failures([contestant.runner for contestant in contestants]))
 
 
 # What runs in the parent: one object for each process.
@@ -73,85 +61,37 @@ def main() -> None:
 
 @dataclass
 class Contestant:
-    """A process that makes one step when told, and is stopped in between."""
+    """A process and what was measured of it."""
 
-    name: str
-    log: Path  # what the process writes to the screen
-    error: str = ""
+    runner: Runner
     parameters: int = 0
     loss: float = math.nan  # of the first step
     seconds: dict[str, list[float]] = field(default_factory=lambda: {w: [] for w in WORK})
     cpu: dict[str, list[float]] = field(default_factory=lambda: {w: [] for w in WORK})
-    process: BaseProcess | None = None
-    pipe: Any = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the table."""
+        return self.runner.name
+
+    @property
+    def error(self) -> str:
+        """Why it failed, or empty."""
+        return self.runner.error
 
     def start(self, threads: int) -> None:
         """Start the process and wait until its first steps are compiled and made."""
         _, environment = CONTESTANTS[self.name]
-        before = dict(os.environ)
-        os.environ.update(environment, OMP_NUM_THREADS=str(threads))
-        context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=serve, args=(self.name, self.log, threads, theirs), daemon=True
-        )
-        begun = time.monotonic()
-        self.process.start()
-        os.environ.clear()
-        os.environ.update(before)
-        theirs.close()
-        answer = self.receive()
-        if answer:
-            self.parameters, self.loss = answer
-            took = time.monotonic() - begun
-            print(f"{self.name}: ready after {took:.0f} s", flush=True)
-            self.signal(signal.SIGSTOP)
+        ready = self.runner.start(get_ready, (self.name, threads), environment, threads)
+        if ready:
+            self.parameters, self.loss = ready
 
     def take_turn(self) -> None:
         """Measure each kind of work once."""
-        if self.error:
-            return
-        self.signal(signal.SIGCONT)
-        for work in WORK:
-            with contextlib.suppress(OSError):  # if it died, `receive` finds out how
-                self.pipe.send(work)
-            answer = self.receive()
-            if not answer:
-                return
-            self.seconds[work].append(answer[0])
-            self.cpu[work].append(answer[1])
-        self.signal(signal.SIGSTOP)
-
-    def receive(self) -> Any:
-        """Return the answer of the process, or None: then `error` says why there is none."""
-        try:
-            if self.pipe.poll(PATIENCE):
-                kind, answer = self.pipe.recv()
-            else:
-                kind, answer = "failed", f"no answer within {PATIENCE} s"
-        except (EOFError, ConnectionError):
-            assert self.process is not None
-            self.process.join(5)
-            said = self.log.read_text(errors="replace") if self.log.exists() else ""
-            end = f"the process ended with exit code {self.process.exitcode}"
-            kind, answer = "failed", f"{said[-2000:]}\n{end}"
-        if kind == "failed":
-            self.error = answer
-            print(f"{self.name}: FAILED, {answer.strip().splitlines()[-1]}", flush=True)
-            return None
-        return answer
-
-    def signal(self, number: int) -> None:
-        """Stop the process or let it go on."""
-        assert self.process is not None
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
-    def end(self) -> None:
-        """Kill the process, also where it is stopped."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
+        answer = self.runner.ask(WORK)
+        for work, (seconds, cpu) in (answer or {}).items():
+            self.seconds[work].append(seconds)
+            self.cpu[work].append(cpu)
 
 
 def print_table(contestants: list[Contestant], threads: int) -> None:
@@ -192,28 +132,22 @@ def print_table(contestants: list[Contestant], threads: int) -> None:
 # What runs in the processes.
 
 
-def serve(name: str, log: Path, threads: int, pipe: Connection) -> None:
-    """Make the contestant, then one step for each word that comes through the pipe."""
-    with open(log, "wb") as file:
-        os.dup2(file.fileno(), 2)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    warnings.simplefilter("ignore")
-    try:
-        make, _ = CONTESTANTS[name]
-        parameters, steps = make(threads)
-        loss = steps["train"]()
-        for work in WORK:
-            steps[work]()
-        pipe.send(("ready", (parameters, loss)))
-        while True:
-            work = pipe.recv()
+def get_ready(name: str, threads: int) -> tuple[tuple[int, float], Answer]:
+    """Make the contestant and its first steps; return parameters and loss, and the measurement."""
+    make, _ = CONTESTANTS[name]
+    parameters, steps = make(threads)
+    loss = steps["train"]()
+
+    def measure(works: Any) -> dict[str, tuple[float, float]]:
+        measured = {}
+        for work in works:
             begun, used = time.perf_counter(), cpu_seconds()
             steps[work]()
-            pipe.send(("done", (time.perf_counter() - begun, cpu_seconds() - used)))
-    except EOFError:
-        pass
-    except BaseException:
-        pipe.send(("failed", traceback.format_exc()))
+            measured[work] = (time.perf_counter() - begun, cpu_seconds() - used)
+        return measured
+
+    measure(WORK)
+    return (parameters, loss), measure
 
 
 def cpu_seconds() -> float:
