@@ -129,7 +129,7 @@ def _speak(model: Path, test: list[tuple[str, list[str]]]) -> None:
         if word in known:
             style, mark = ("green", "+") if sounds in known[word] else ("yellow", "-")
         rows.append(Text.assemble(f"  {mark} {word:<13}", (sounds.strip() or "(nothing)", style)))
-    screen.out.print(Columns(rows, width=38, padding=(0, 1), column_first=True))
+    screen.out.print(Columns(rows, width=39, padding=(0, 1), column_first=True))
 
 
 def _compare(run_folder: Path, exported: Path, words: list[str]) -> None:

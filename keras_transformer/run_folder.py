@@ -48,6 +48,17 @@ class RunFolder:
         Raises:
             ValueError: the folder holds a run with other settings; each is named.
         """
+        run = cls.prepare(path, recipe)
+        run.save_recipe()
+        return run
+
+    @classmethod
+    def prepare(cls, path: str | Path, recipe: RunConfig) -> RunFolder:
+        """Check as `create` does, but make nothing: `save_recipe` does, once training is possible.
+
+        Raises:
+            ValueError: the folder holds a run with other settings; each is named.
+        """
         path = Path(path)
         for folder in (path, path / "checkpoints"):
             remove_parts(folder)
@@ -65,12 +76,11 @@ class RunFolder:
             raise ValueError(
                 f"{path} must be a new folder or a training run. Give another --run-folder."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, recipe)
-        run._save_recipe()
-        return run
+        return cls(path, recipe)
 
-    def _save_recipe(self) -> None:
+    def save_recipe(self) -> None:
+        """Make the folder, and write `config.yaml`; with it, the folder is this recipe's."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.path / "config.yaml") as aside:
             aside.write_text(self.recipe.to_yaml(), encoding="utf-8")
 
@@ -80,7 +90,7 @@ class RunFolder:
         return any((self.path / "checkpoints").glob("step-*.npz"))
 
     def record_architecture(self, architecture: dict[str, Any]) -> None:
-        """Write what the model that training starts from is like into `config.yaml`.
+        """Add to the recipe, and to `config.yaml`, what the model it starts from is like.
 
         Raises:
             ValueError: the recipe says something else, or does not fit it.
@@ -95,7 +105,7 @@ class RunFolder:
                 "Changed: " + "; ".join(_changed(known, architecture))
             )
         self.recipe = _with_architecture(self.recipe, architecture)
-        self._save_recipe()
+        self.save_recipe()
 
     def source_tokenizer(self) -> Tokenizer:
         """Load `source.model`."""

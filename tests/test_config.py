@@ -90,6 +90,7 @@ def test_every_architecture_round_trips_through_plain_values(fields):
             {"embeddings": "shared"},
             "needs one vocabulary.*source_vocab_size=11, target",
         ),
+        ({"unk_id": 0}, "pad_id and unk_id must differ.*pad_id=0, unk_id=0"),
         ({"pad_id": 3}, "pad_id and eos_id must differ.*pad_id=3, eos_id=3"),
         ({"unk_id": 11}, "unk_id must be inside both vocabularies, below 11.*unk_id=11"),
         ({"decoder_start_id": 12}, "decoder_start_id must be inside both .*decoder_start_id=12"),

@@ -33,7 +33,13 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.jax if name.startswith("layers.") else ())
+        for name in MODULES
+    ],
+)
 def test_examples_of_the_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"keras_transformer.{name}")

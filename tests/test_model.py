@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import numpy_transformer
@@ -19,6 +21,7 @@ from keras_transformer.config import TransformerConfig
 from keras_transformer.model import Transformer
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
+from keras_transformer.translator import Translator
 
 each_option = pytest.mark.parametrize("option", OPTIONS)
 
@@ -239,6 +242,24 @@ def test_learned_positions_say_their_limit():
     model = tiny_model(positions="learned", max_positions=4)
     with pytest.raises(ValueError, match=r"at most max_positions=4 tokens"):
         model(batch(model, (5,), (2,)))
+
+
+@pytest.mark.jax
+def test_learned_positions_say_their_limit_where_ids_are_searched_and_scored():
+    model = tiny_model(positions="learned", max_positions=4)
+    sizes = (model.config.source_vocab_size, model.config.target_vocab_size)
+    tokenizers = [SimpleNamespace(vocab_size=size, pad_id=0, eos_id=3) for size in sizes]
+    translator = Translator(model, *tokenizers)
+    fits, is_longer = [5, 6, 7, 3], [5, 6, 7, 8, 3]
+    found = translator.search(np.array([fits]), max_decoding_length=50)
+    assert found.ids.shape[-1] <= 4
+    assert np.isfinite(translator.score_ids([fits], [fits])).all()
+    with pytest.raises(ValueError, match=r"source_ids must have at most 4 tokens.*Received: 5"):
+        translator.search(np.array([is_longer]))
+    with pytest.raises(ValueError, match=r"source_rows\[1\] must have at most 4 tokens"):
+        translator.score_ids([fits, is_longer], [fits, fits])
+    with pytest.raises(ValueError, match=r"target_rows\[0\] must have at most 4 tokens"):
+        translator.score_ids([fits, fits], [is_longer, fits])
 
 
 def test_dropout_is_for_training_only():

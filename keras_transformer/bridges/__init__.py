@@ -1,6 +1,8 @@
 """Weights trained elsewhere, in this package's models; importing it imports no framework."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_transformer.bridges.marian import from_marian
@@ -16,14 +18,4 @@ __all__ = [
     "from_torch",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -41,9 +41,9 @@ def from_marian(folder: str | Path) -> Translator:
     Logits and ids are those of transformers. Text that MarianTokenizer treats in another way:
 
     - '</s>', '<unk>' and '<pad>' inside a text are text here, not special ids.
-    - A language code (`>>fra<< Good morning`) must be followed by a space, and is one behind any
-      space, not only at the start of the text. One that the model does not have is text here;
-      there it is the unknown id.
+    - A language code (`>>fra<< Good morning`) is one behind any space, not only at the start of
+      the text. A space must follow it: without one, the next word is cut as if it went on from
+      the code. One that the model does not have is text here; there it is the unknown id.
     - Unknown ids of an output are written as SentencePiece writes them, " ⁇ ", and spaces at its
       ends stay; `batch_decode(skip_special_tokens=True)` drops both.
     - Scores of pieces are rounded to 1/1024, so that the tokenizer, the SavedModel and the ONNX

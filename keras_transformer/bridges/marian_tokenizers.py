@@ -45,8 +45,8 @@ def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
     rewritten model, pieces of `vocab.json` that only the other side has are UNUSED, so that they
     decode but are never made from text. Pieces of its own that `vocab.json` lacks stand behind
     the vocabulary, and `Unknowns` makes them unknown. Language codes such as '>>fra<<' are
-    USER_DEFINED, and are recognised at the start of a text or behind a space, when a space
-    follows them.
+    USER_DEFINED, and are recognised at the start of a text or behind a space. The space that
+    should follow them is the next word's.
 
     Args:
         folder: with `vocab.json`, `source.spm`, `target.spm` and, where the two vocabularies are

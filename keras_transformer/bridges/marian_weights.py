@@ -13,6 +13,7 @@ from keras_transformer.layers.positional import sinusoidal_positions
 
 Arrays = Mapping[str, np.ndarray]
 SHOWN = 3  # names in an error message
+COPY_AGAIN = "Copy it again, all of it: a clone may hold only a pointer to the file."
 
 # Our linear maps, and those of Marian that stand beside each other in them.
 ENCODER_MAPS = {
@@ -198,7 +199,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Any]]:
             for name in file.keys():  # noqa: SIM118  # it is no dict
                 yield name, file.get_tensor(name)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: is damaged. Copy it again. ({error})") from error
+        raise ValueError(f"{path}: is damaged. {COPY_AGAIN} ({error})") from error
     except (AttributeError, TypeError) as error:  # NumPy does not know the type, such as float8
         raise ValueError(
             f"{path}: must hold floats of 16, 32 or 64 bits. Save the checkpoint so. ({error})"
@@ -215,23 +216,37 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
         ) from error
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds; PyTorch's advice, to trust the file, is kept back
+    except Exception as error:  # of many kinds
         raise ValueError(
-            f"{path}: is damaged, or holds more than tensors. Copy it again, all of it: a clone "
-            f"may hold only a pointer to the file. ({type(error).__name__})"
-        ) from error
-    flat = isinstance(tensors, dict) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in tensors.items()
-    )
-    if not flat:
+            f"{path}: is damaged, or holds more than tensors. {COPY_AGAIN} ({type(error).__name__})"
+        ) from None  # PyTorch's advice, to trust the file, is kept out of the traceback too
+    found = _odd(tensors, torch.Tensor)
+    if found is not None:
         raise ValueError(
             f"{path}: must hold tensors by name, as torch.save(model.state_dict()) writes them. "
-            f"Received: {type(tensors).__name__}"
+            f"Received: {found}"
         )
     for name, tensor in tensors.items():
         values = tensor.detach()
-        yield name, (values.float() if values.is_floating_point() else values).numpy()
+        try:
+            yield name, (values.float() if values.is_floating_point() else values).numpy()
+        except (TypeError, RuntimeError):
+            raise ValueError(
+                f"{path}: {name} must be a dense tensor with values. Save the checkpoint so. "
+                f"Received: {tensor.layout} on {tensor.device}"
+            ) from None
+
+
+def _odd(tensors: Any, kind: type) -> str | None:
+    """Say what keeps the content of a file from being tensors by name; None: nothing does."""
+    if not isinstance(tensors, dict):
+        return f"a {type(tensors).__name__}"
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            return f"the name {name!r}"
+        if not isinstance(tensor, kind):
+            return f"{name!r} is a {type(tensor).__name__}"
+    return None
 
 
 def _float32(path: Path, name: str, array: Any) -> np.ndarray:

@@ -103,10 +103,13 @@ def _check_model(model: Transformer) -> None:
 
 def _below(prefix: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries whose names begin with `prefix`, without it."""
-    if not isinstance(state_dict, Mapping) or not all(isinstance(n, str) for n in state_dict):
+    is_mapping = isinstance(state_dict, Mapping)
+    odd = [name for name in state_dict if not isinstance(name, str)] if is_mapping else []
+    if not is_mapping or odd:
+        found = f"the name {odd[0]!r}" if odd else type(state_dict).__name__
         raise ValueError(
             "state_dict must hold names and values, as from torch_module.state_dict(). "
-            f"Received: {type(state_dict).__name__}"
+            f"Received: {found}"
         )
     if not isinstance(prefix, str):
         raise ValueError(f"prefix must be a string. Received: prefix={prefix!r}")
@@ -220,8 +223,8 @@ def _array(name: str, value: Any) -> Any:
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
-            # NumPy has no bfloat16
-            value = (value.float() if value.dtype.itemsize < 4 else value).numpy()
+            is_small = value.is_floating_point() and value.dtype.itemsize < 4
+            value = (value.float() if is_small else value).numpy()  # NumPy has no bfloat16
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

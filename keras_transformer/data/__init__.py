@@ -1,6 +1,8 @@
 """From files of sentence pairs to batches; importing it does not import TensorFlow."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_transformer.data.batching import Batch, BatchStream, Statistics
@@ -49,14 +51,4 @@ __all__ = [
     "stream_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

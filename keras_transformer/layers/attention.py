@@ -243,6 +243,12 @@ class SelfAttention(MultiHeadAttention):
     Raises:
         ValueError: as `MultiHeadAttention`; an unknown layout; an odd head size with rotary
             positions.
+
+    Example:
+        >>> attention = SelfAttention(num_heads=2, rotary_layout="interleaved")
+        >>> x = np.ones((1, 3, 8), "float32")
+        >>> tuple(attention(x).shape), tuple(attention.return_scores(x).shape)
+        ((1, 3, 8), (1, 2, 3, 3))
     """
 
     def __init__(
@@ -312,11 +318,22 @@ class SelfAttention(MultiHeadAttention):
 class CausalSelfAttention(SelfAttention):
     """Every position attends to itself and those before it (paper, section 3.2.3, third use).
 
+    Arguments are those of `SelfAttention`.
+
     Call arguments:
         x: `[B, T, D]`.
 
     Returns:
         `[B, T, D]`; position t depends on positions 0..t only.
+
+    Raises:
+        ValueError: as `SelfAttention`.
+
+    Example:
+        >>> attention = CausalSelfAttention(num_heads=2)
+        >>> weights = attention.return_scores(np.ones((1, 3, 8), "float32"))
+        >>> np.asarray(weights)[0, 0].astype(float).round(3).tolist()
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.333, 0.333, 0.333]]
     """
 
     def call(self, x, training=None):
@@ -382,6 +399,19 @@ class CrossAttention(MultiHeadAttention):
 
     Returns:
         `[B, T, D]`.
+
+    Raises:
+        ValueError: as `MultiHeadAttention`; target and memory of different batch sizes.
+
+    Example:
+        >>> attention = CrossAttention(num_heads=2)
+        >>> target, memory = np.ones((1, 2, 8), "float32"), np.ones((1, 5, 8), "float32")
+        >>> only_three = np.array([[[True, True, True, False, False]]])
+        >>> weights = attention.return_scores(target, memory, only_three)
+        >>> np.asarray(weights)[0, 0, 0].astype(float).round(3).tolist()
+        [0.333, 0.333, 0.333, 0.0, 0.0]
+        >>> tuple(attention(target, memory, only_three).shape)
+        (1, 2, 8)
     """
 
     def build(self, query_shape, memory_shape=None):

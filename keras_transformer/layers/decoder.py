@@ -30,6 +30,18 @@ class DecoderLayer(TransformerLayer):
 
     Returns:
         `[B, T, D]`.
+
+    Raises:
+        ValueError: as `EncoderLayer`; target and memory of different batch sizes.
+
+    Example:
+        >>> layer = DecoderLayer(num_heads=2, d_ff=16)
+        >>> target, memory = np.ones((1, 2, 8), "float32"), np.ones((1, 5, 8), "float32")
+        >>> tuple(layer(target, memory).shape)
+        (1, 2, 8)
+        >>> causal, cross = layer.return_scores(target, memory)
+        >>> tuple(causal.shape), tuple(cross.shape)
+        ((1, 2, 2, 2), (1, 2, 2, 5))
     """
 
     def __init__(self, num_heads, d_ff, **options):
@@ -124,6 +136,24 @@ class Decoder(Stack):
 
     Returns:
         `[B, T, D]`.
+
+    Raises:
+        ValueError: as `DecoderLayer`; no layers.
+
+    Example:
+        >>> decoder = Decoder(num_layers=2, num_heads=2, d_ff=16)
+        >>> target, memory = np.ones((1, 3, 8), "float32"), np.ones((1, 5, 8), "float32")
+        >>> whole = decoder(target, memory)
+        >>> tuple(whole.shape)
+        (1, 3, 8)
+
+        Step by step, with what is known of the source computed once:
+
+        >>> source, cache = decoder.project_memory(memory, None), decoder.init_cache(rows=1)
+        >>> for step in range(3):
+        ...     rows, cache = decoder.step(target[:, step], step, cache, source)
+        >>> bool(np.abs(np.asarray(rows) - np.asarray(whole)[:, 2]).max() < 1e-5)
+        True
     """
 
     layer_class = DecoderLayer

@@ -120,6 +120,20 @@ class EncoderLayer(TransformerLayer):
 
     Returns:
         `[B, S, D]`.
+
+    Raises:
+        ValueError: a size, rate, activation or layout that cannot be; a size of the input that is
+            no multiple of `num_heads` where `key_dim` and `value_dim` are not given; inputs or a
+            mask of another shape.
+
+    Example:
+        >>> layer = EncoderLayer(num_heads=2, d_ff=16, norm_first=True)
+        >>> x = np.ones((1, 3, 8), "float32")
+        >>> is_real = np.array([[[True, True, False]]])     # the third position is padding
+        >>> tuple(layer(x, is_real).shape)
+        (1, 3, 8)
+        >>> np.asarray(layer.return_scores(x, is_real))[0, 0, 0].astype(float).tolist()
+        [0.5, 0.5, 0.0]
     """
 
     def __init__(self, num_heads, d_ff, **options):
@@ -168,14 +182,19 @@ class Stack(layers.Layer):
         num_heads, d_ff: see `TransformerLayer`.
         final_norm: normalise the output; None: only when `norm_first` (a pre-norm sum is not).
         **options: the other arguments of `TransformerLayer`.
+
+    Raises:
+        ValueError: no layers, or as one of them.
     """
 
     layer_class: type[TransformerLayer]
 
     def __init__(self, num_layers, num_heads, d_ff, *, final_norm=None, **options):
         own = {key: options.pop(key) for key in ("name", "dtype", "trainable") if key in options}
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be 1 or more. Received: num_layers={num_layers}")
+        if not isinstance(num_layers, int) or num_layers < 1:
+            raise ValueError(
+                f"num_layers must be an integer from 1. Received: num_layers={num_layers!r}"
+            )
         super().__init__(**own)
         self.num_layers = num_layers
         self.final_norm = options.get("norm_first", False) if final_norm is None else final_norm
@@ -217,6 +236,9 @@ class Encoder(Stack):
 
     Returns:
         Memory `[B, S, D]`.
+
+    Raises:
+        ValueError: as `EncoderLayer`; no layers.
 
     Example:
         >>> encoder = Encoder(num_layers=2, num_heads=2, d_ff=16)

@@ -23,9 +23,22 @@ class FeedForward(layers.Layer):
 
     Returns:
         `[..., D]`.
+
+    Raises:
+        ValueError: `d_ff` below 1, an unknown activation, a rate out of range, or vectors of
+            another size than those the layer was built for.
+
+    Example:
+        >>> feed_forward = FeedForward(d_ff=16)
+        >>> tuple(feed_forward(np.ones((1, 3, 8), "float32")).shape)
+        (1, 3, 8)
+        >>> feed_forward.count_params()      # 8 * 16 + 16 and 16 * 8 + 8
+        280
     """
 
     def __init__(self, d_ff, activation="relu", dropout=0.0, **kwargs):
+        if not isinstance(d_ff, int) or d_ff < 1:
+            raise ValueError(f"d_ff must be an integer from 1. Received: d_ff={d_ff!r}")
         super().__init__(**kwargs)
         self.d_ff = d_ff
         self.activation = keras.activations.get(activation)

@@ -28,6 +28,15 @@ def causal_mask(length):
 
     Returns:
         Boolean `[1, T, T]`, which broadcasts to an attention mask `[B, T, T]`.
+
+    Raises:
+        ValueError: a Python number that is no integer from 0.
+
+    Example:
+        >>> np.asarray(causal_mask(3)).astype(int).tolist()
+        [[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
     """
+    if isinstance(length, float) or (isinstance(length, int) and length < 0):
+        raise ValueError(f"length must be an integer from 0. Received: length={length}")
     positions = ops.arange(length)
     return ops.expand_dims(ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0), 0)

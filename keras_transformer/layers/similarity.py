@@ -18,7 +18,22 @@ def scaled_dot(query, prepared_key):
 
     Returns:
         Scores `[B, N, T, S]`.
+
+    Raises:
+        ValueError: queries and keys of different sizes H.
+
+    Example:
+        >>> query = np.array([[[[2.0, 0.0, 0.0, 0.0]]]], "float32")     # H is 4
+        >>> prepared_key = np.eye(4, dtype="float32")[None, None]
+        >>> np.asarray(scaled_dot(query, prepared_key)).tolist()
+        [[[[1.0, 0.0, 0.0, 0.0]]]]
     """
+    if prepared_key.shape[-2] not in (None, query.shape[-1]):
+        raise ValueError(
+            "prepared_key must be [B, N, H, S], with the H of query: keys with their last two axes "
+            f"swapped. Received: query of shape {tuple(query.shape)}, prepared_key of shape "
+            f"{tuple(prepared_key.shape)}"
+        )
     return ops.matmul(query * query.shape[-1] ** -0.5, prepared_key)
 
 
@@ -40,6 +55,16 @@ class Similarity(layers.Layer):
     `prepared` along which a cache grows. A subclass of your own is taken by every attention
     layer; weights that it makes in `build(query_shape, prepared_shape)`, where both shapes are
     `(None, N, None, H)`, are trained and saved with the layer.
+
+    Example, minus half the squared distance (|q|^2 is left out: it cancels in the softmax):
+        >>> from keras_transformer.layers import MultiHeadAttention
+        >>> @keras.saving.register_keras_serializable(package="mine")
+        ... class NearestKey(Similarity):
+        ...     def call(self, query, prepared):
+        ...         return ops.matmul(query, prepared) - ops.sum(prepared**2, 2, keepdims=True) / 2
+        >>> attention = MultiHeadAttention(num_heads=2, similarity=NearestKey())
+        >>> tuple(attention(np.ones((1, 3, 8), "float32")).shape)
+        (1, 3, 8)
     """
 
     length_axis = -1
@@ -66,7 +91,17 @@ class Similarity(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class ScaledDot(Similarity):
-    """q.k / sqrt(H): scaled dot product ('Attention Is All You Need', section 3.2.1)."""
+    """q.k / sqrt(H): scaled dot product ('Attention Is All You Need', section 3.2.1).
+
+    Raises:
+        ValueError: queries and keys of different sizes H.
+
+    Example:
+        >>> query, key = np.ones((1, 1, 1, 4), "float32"), np.ones((1, 1, 2, 4), "float32")
+        >>> layer = ScaledDot()
+        >>> np.asarray(layer(query, layer.prepare_key(key))).tolist()
+        [[[[2.0, 2.0]]]]
+    """
 
     def call(self, query, prepared):
         return scaled_dot(query, prepared)
@@ -74,7 +109,14 @@ class ScaledDot(Similarity):
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class Dot(Similarity):
-    """q.k: the dot product as it is (Luong et al. 2015, section 3.1, `dot`)."""
+    """q.k: the dot product as it is (Luong et al. 2015, section 3.1, `dot`).
+
+    Example:
+        >>> query, key = np.ones((1, 1, 1, 4), "float32"), np.ones((1, 1, 2, 4), "float32")
+        >>> layer = Dot()
+        >>> np.asarray(layer(query, layer.prepare_key(key))).tolist()
+        [[[[4.0, 4.0]]]]
+    """
 
     def call(self, query, prepared):
         return ops.matmul(query, prepared)
@@ -85,6 +127,13 @@ class General(Similarity):
     """q W k with a learned W for each head (Luong et al. 2015, section 3.1, `general`).
 
     W k is computed once for each key, so that a step costs what `dot` costs.
+
+    Example (an attention layer builds it):
+        >>> query, key = np.ones((1, 2, 1, 4), "float32"), np.ones((1, 2, 3, 4), "float32")
+        >>> layer = General()
+        >>> layer.build(query.shape)
+        >>> tuple(layer(query, layer.prepare_key(key)).shape), layer.count_params()  # 2 * 4 * 4
+        ((1, 2, 1, 3), 32)
     """
 
     def build_heads(self, num_heads, head_dim):
@@ -110,13 +159,25 @@ class Additive(Similarity):
 
     Args:
         units: size of the hidden layer of each head; None: the head size.
+
+    Raises:
+        ValueError: `units` is no integer from 1.
+
+    Example (an attention layer builds it):
+        >>> query, key = np.ones((1, 2, 1, 4), "float32"), np.ones((1, 2, 3, 4), "float32")
+        >>> layer = Additive(units=5)
+        >>> layer.build(query.shape)
+        >>> tuple(layer(query, layer.prepare_key(key)).shape)
+        (1, 2, 1, 3)
+        >>> layer.count_params()     # 2 heads * (W 4 * 5, U 4 * 5, v 5)
+        90
     """
 
     length_axis = 2
 
     def __init__(self, units=None, **kwargs):
-        if units is not None and units < 1:
-            raise ValueError(f"units must be 1 or more, or None. Received: units={units}")
+        if units is not None and not (isinstance(units, int) and units >= 1):
+            raise ValueError(f"units must be an integer from 1, or None. Received: units={units!r}")
         super().__init__(**kwargs)
         self.units = units
 
@@ -157,6 +218,14 @@ class LinearConcat(Similarity):
     The softmax over the keys makes the query cancel: w_q.q adds the same to every score of a
     row. So every query attends alike, which is why a nonlinearity (`additive`) or a product
     (`dot`) is needed.
+
+    Example:
+        >>> from keras_transformer.layers import MultiHeadAttention
+        >>> attention = MultiHeadAttention(num_heads=2, similarity="linear_concat")
+        >>> x = np.random.default_rng(0).normal(size=(1, 3, 8)).astype("float32")
+        >>> weights = np.asarray(attention.return_scores(x))
+        >>> bool(np.abs(weights - weights[:, :, :1]).max() < 1e-6)
+        True
     """
 
     def build_heads(self, num_heads, head_dim):
@@ -183,6 +252,16 @@ class Cosine(Similarity):
 
     Args:
         temperature: t at the start of training.
+
+    Raises:
+        ValueError: `temperature` is not above 0.
+
+    Example (an attention layer builds it):
+        >>> query, key = np.ones((1, 1, 1, 4), "float32"), 3 * np.ones((1, 1, 1, 4), "float32")
+        >>> layer = Cosine(temperature=0.5)
+        >>> layer.build(query.shape)
+        >>> np.asarray(layer(query, layer.prepare_key(key))).astype(float).round(4).tolist()
+        [[[[2.0]]]]
     """
 
     def __init__(self, temperature=0.1, **kwargs):

@@ -63,11 +63,12 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         OSError: the disk is full; earlier checkpoints stay.
     """
     backend.make_deterministic(recipe.training.seed)
-    run = RunFolder.create(run_folder, recipe)
+    run = RunFolder.prepare(run_folder, recipe)
     splits = open_splits(recipe.data)
     if recipe.model.start_from is not None and not run.has_weights:
         take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
     source, target = prepare_tokenizers(run, splits, console)
+    run.save_recipe()  # of a run that is resumed: its limits may be new
     model = compiled_model(_architecture(run.recipe, source, target), recipe.training)
     console.print(f"Model       {_describe(model)}", highlight=False)
     progress, damaged = restore_checkpoint(run.path / "checkpoints", model)
@@ -89,17 +90,17 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
 def take_over(run: RunFolder, start: StartingPoint, splits: Splits, console: Console) -> None:
     """Copy a trained model into a new run: tokenizers, architecture, and weights as step 0.
 
-    The checkpoint comes last: with it, the run no longer needs the folder it started from.
+    Everything is read before the first file is written, so that what cannot be loaded leaves no
+    folder behind. The checkpoint comes last: with it, the run no longer needs what it started from.
 
     Raises:
         ValueError: the model cannot be loaded, or does not fit the recipe.
     """
     console.print(f"Start       {start}", highlight=False, markup=False, soft_wrap=True)
     trained = start.load()
-    run.save_held_out(_first(splits.validation, HELD_OUT))
-    trained.source.save(run.path / "source.model")
-    trained.target.save(run.path / "target.model")
+    held_out = _first(splits.validation, HELD_OUT)
     run.record_architecture(trained.model.config.model_dump())
+    _save_beginning(run, held_out, trained.source, trained.target)
     config = _architecture(run.recipe, trained.source, trained.target)
     model = compiled_model(config, run.recipe.training)
     model.set_weights(trained.model.get_weights())
@@ -142,14 +143,23 @@ def prepare_tokenizers(
                 settings.target_vocab_size or settings.vocab_size,
                 settings.target_model_type or settings.model_type,
             )
-        run.save_held_out(_first(splits.validation, HELD_OUT))
-        source.save(run.path / "source.model")
-        target.save(run.path / "target.model")
+        held_out = _first(splits.validation, HELD_OUT)
+        run.save_recipe()
+        _save_beginning(run, held_out, source, target)
         console.print(f"Data        {pairs.count:,} training pairs", highlight=False)
     kind = "one for both sides" if source == target else "source and target"
     sizes = " and ".join(f"{t.vocab_size:,}" for t in dict.fromkeys((source, target)))
     console.print(f"Tokenizers  {sizes} pieces ({kind})", highlight=False)
     return source, target
+
+
+def _save_beginning(
+    run: RunFolder, held_out: list[tuple[str, list[str]]], source: Tokenizer, target: Tokenizer
+) -> None:
+    """Write what a run has before its first checkpoint; `target.model` last: it stands for all."""
+    run.save_held_out(held_out)
+    source.save(run.path / "source.model")
+    target.save(run.path / "target.model")
 
 
 def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Transformer:

@@ -5,6 +5,7 @@ import pickle
 import random
 import shutil
 import sys
+import traceback
 
 import make_marian_goldens as goldens
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from keras_transformer.bridges import from_marian
 from keras_transformer.bridges.marian_tokenizers import read_tokenizers
+from keras_transformer.bridges.marian_weights import SHARED
 from keras_transformer.config import TransformerConfig
 
 TOLERANCE = 1e-4
@@ -186,6 +188,32 @@ def test_weights_in_half_precision_are_read(dtype, folder, translator):
         np.testing.assert_array_equal(ours, np.asarray(whole).astype(half).astype("float32"))
 
 
+@pytest.fixture
+def save_torch(folder):
+    """Save what it is given as the folder's pytorch_model.bin, its only weights."""
+    torch = pytest.importorskip("torch", reason=f"PyTorch is not installed: it {REASON}")
+    (folder / "model.safetensors").unlink()
+    return lambda content: torch.save(content, folder / "pytorch_model.bin")
+
+
+@pytest.fixture
+def tensors(kept_folder):
+    """The checkpoint's weights as torch would have them."""
+    torch = pytest.importorskip("torch", reason=f"PyTorch is not installed: it {REASON}")
+    from safetensors.numpy import load_file
+
+    arrays = load_file(kept_folder / "model.safetensors")
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def test_parameters_that_want_gradients_are_read(folder, tensors, save_torch, translator):
+    from torch.nn import Parameter
+
+    save_torch({name: Parameter(tensor) for name, tensor in tensors.items()})
+    for ours, same in zip(from_marian(folder).model.weights, translator.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, same)
+
+
 # what comes back
 
 
@@ -225,6 +253,17 @@ def test_special_pieces_inside_a_text_are_text(translator):
     for text in ("</s>", "a</s>b", "<pad>", "<unk> <pad> </s>"):
         (row,) = translator.source.encode([text])
         assert not {translator.source.eos_id, translator.source.pad_id} & set(row)
+
+
+def test_a_language_code_in_mid_text_is_one_where_a_space_stands_before_it(translator):
+    vocabulary = translator.source
+    (code,) = vocabulary.encode([">>rus<<"])[0]
+    assert vocabulary.tokens([code]) == ["▁>>rus<<"]
+    (a, dog) = vocabulary.encode(["a dog"])[0]
+    assert vocabulary.encode(["a dog >>rus<< a dog"]) == [[a, dog, code, a, dog]]
+    assert vocabulary.encode(["a >>rus<<", ">>rus<< >>rus<<"]) == [[a, code], [code, code]]
+    assert vocabulary.decode([[a, dog, code, a, dog]]) == ["a dog >>rus<< a dog"]
+    assert code not in vocabulary.encode(["a dog>>rus<< a dog"])[0]
 
 
 def test_tokenizers_are_the_same_after_saving(translator, tmp_path):
@@ -273,6 +312,17 @@ def test_separate_vocabularies_are_read(folder, golden):
 
 
 # refused
+
+
+def test_separate_vocabularies_must_have_their_padding_at_one_id(folder):
+    pieces = list(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+    last = len(pieces) - 1
+    pieces[last - 1], pieces[last] = pieces[last], pieces[last - 1]
+    turned = {piece: index for index, piece in enumerate(pieces)}
+    (folder / "target_vocab.json").write_text(json.dumps(turned), encoding="utf-8")
+    change(folder / "config.json", share_encoder_decoder_embeddings=False)
+    with pytest.raises(ValueError, match=f"'<pad>' at the same id.*{last} and {last - 1}$"):
+        from_marian(folder)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +477,55 @@ def test_a_file_of_weights_that_runs_code_is_refused(folder):
     with pytest.raises(ValueError, match=r"pytorch_model\.bin: is damaged, or holds more than"):
         from_marian(folder)
     assert not marker.exists()
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\n"
+    "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+    "size 301234567\n"
+)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_a_pointer_of_git_lfs_is_refused_without_advice_to_trust_the_file(name, folder):
+    if name == "pytorch_model.bin":
+        pytest.importorskip("torch", reason=f"PyTorch is not installed: it {REASON}")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text(POINTER)
+    with pytest.raises(ValueError, match=rf"{name}: is damaged.*only a pointer") as caught:
+        from_marian(folder)
+    assert "weights_only" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {"model": t}, "must hold tensors by name.* 'model' is a dict"),
+        (lambda t: list(t.values()), "must hold tensors by name.* a list"),
+        (lambda t: dict(enumerate(t.values())), "must hold tensors by name.* the name 0"),
+        (lambda t: t | {SHARED: t[SHARED].int()}, f"{SHARED} must hold floats.*=int32"),
+        (lambda t: t | {SHARED: t[SHARED] > 0}, f"{SHARED} must hold floats.*=bool"),
+        (lambda t: t | {SHARED: t[SHARED] * 1j}, f"{SHARED} must hold floats.*=complex64"),
+        (lambda t: t | {SHARED: t[SHARED].to("meta")}, f"{SHARED} must be a dense .* on meta"),
+        (lambda t: t | {SHARED: t[SHARED].to_sparse()}, f"{SHARED} must be a dense .*sparse_coo"),
+    ],
+    ids=["nested", "list", "numbered", "int", "bool", "complex", "meta", "sparse"],
+)
+def test_what_is_no_flat_dict_of_floats_is_refused(change, message, folder, tensors, save_torch):
+    save_torch(change(tensors))
+    with pytest.raises(ValueError, match=rf"pytorch_model\.bin: {message}"):
+        from_marian(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_in_safetensors_is_refused_with_what_is_taken(dtype, folder, tensors):
+    import torch
+    from safetensors.torch import save_file
+
+    tensors[SHARED] = tensors[SHARED].to(getattr(torch, dtype))
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"must hold floats of 16, 32 or 64 bits.*{dtype}"):
+        from_marian(folder)
 
 
 def test_without_pytorch_the_error_says_what_would_do(folder, monkeypatch):

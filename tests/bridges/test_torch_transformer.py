@@ -225,6 +225,23 @@ def test_what_is_no_state_dict_or_no_transformer_is_refused(state, model):
         from_torch({}, model.encoder)
 
 
+def test_names_that_are_no_strings_are_refused(state, model):
+    state[7] = np.zeros(2)
+    assert_refused(state, model, "state_dict must hold names", "the name 7")
+
+
+@pytest.mark.parametrize("prefix", [None, 3, b"net", ["net"]])
+def test_a_prefix_that_is_no_string_is_refused(prefix, state, model):
+    assert_refused(state, model, "prefix must be a string", f"prefix={prefix!r}", prefix=prefix)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64", "object"])
+def test_arrays_of_other_things_than_floats_are_refused(dtype, state, model):
+    name = "encoder.norm.weight"
+    state[name] = np.asarray(state[name]).astype(dtype)
+    assert_refused(state, model, f"state_dict['{name}'] must hold floats", f"of {dtype}")
+
+
 # Against torch itself, where it is installed.
 
 
@@ -290,3 +307,27 @@ def test_tensors_of_other_precisions_are_taken(dtype, model):
     from_torch(module.state_dict(), model)
     theirs = module.encoder.norm.weight.detach().float().numpy()
     np.testing.assert_allclose(model.encoder.norm.gamma.numpy(), theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int8", "bool", "complex64"])
+def test_tensors_of_other_things_than_floats_are_refused(dtype, state, model):
+    torch = needs_torch()
+    name = "encoder.norm.weight"
+    state[name] = torch.tensor(np.asarray(state[name])).to(getattr(torch, dtype))
+    assert_refused(state, model, f"state_dict['{name}'] must hold floats", f"of {dtype}")
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_tensors_without_plain_values_are_refused(kind, state, model):
+    torch = needs_torch()
+    name = "encoder.norm.weight"
+    tensor = torch.tensor(np.asarray(state[name]))
+    state[name] = tensor.to("meta") if kind == "meta" else tensor.to_sparse()
+    assert_refused(state, model, f"state_dict['{name}'] must be a dense tensor or array", "Tensor")
+
+
+def test_parameters_that_want_gradients_are_taken(state, model):
+    torch = needs_torch()
+    taken = {n: torch.nn.Parameter(torch.tensor(np.asarray(v))) for n, v in state.items()}
+    from_torch(taken, model)
+    np.testing.assert_array_equal(model.encoder.norm.gamma.numpy(), state["encoder.norm.weight"])

@@ -88,7 +88,11 @@ def test_a_file_that_is_not_listed_is_refused(folder):
 
 def test_hidden_files_of_the_system_do_not_matter(folder):
     (folder / ".DS_Store").write_bytes(b"?")
-    Bundle.open(folder).validate()
+    (folder / "saved_model" / ".DS_Store").write_bytes(b"?")
+    found = Bundle.open(folder).validate().manifest
+    assert set(found.files) == {"model.onnx", "saved_model/saved_model.pb"}
+    (folder / MANIFEST).unlink()
+    assert write_manifest(folder, DESCRIPTION).files == found.files
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path_factory):

@@ -296,7 +296,11 @@ def test_operators_that_onnx_lacks_are_named():
 
 def test_keras_still_has_its_fix_for_tf2onnx():
     """When this fails, Keras has moved `patch_tf2onnx`: look where, and change one place."""
+    import tf2onnx
+
     onnx_model._fit_tf2onnx_to_keras()
+    for patched in (tf2onnx.tfonnx.rewrite_constant_fold, tf2onnx.graph.Node.get_value_attr):
+        assert patched.__module__ == "keras.src.export.tf2onnx_lib"
 
 
 def test_a_keras_without_the_fix_is_refused_with_advice(monkeypatch):

@@ -73,6 +73,12 @@ def test_the_mean_stays_and_inference_changes_nothing():
     assert not np.array_equal(layer(x, training=True), dropped), "each call has its own mask"
 
 
+@pytest.mark.parametrize("rate", [1, 1.0, -0.1, 2, float("nan")])
+def test_a_rate_that_would_drop_everything_or_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match=rf"rate must be from 0 to below 1. Received: rate={rate}"):
+        Dropout(rate)
+
+
 def test_equal_seeds_give_equal_masks():
     x = np.ones((5, 6, 7), "float32")
     first, again = (np.asarray(Dropout(0.5, seed=11)(x, training=True)) for _ in range(2))

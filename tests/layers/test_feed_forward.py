@@ -46,3 +46,9 @@ def test_vectors_of_another_size_are_refused():
     layer(np.ones((2, 3, 4), "float32"))
     with pytest.raises(ValueError, match=r"x must have vectors of size 4.*\(2, 3, 8\)"):
         layer(np.ones((2, 3, 8), "float32"))
+
+
+@pytest.mark.parametrize("d_ff", [0, -1, 2.5, "8", None])
+def test_an_inner_size_that_is_none_is_refused(d_ff):
+    with pytest.raises(ValueError, match=f"d_ff must be an integer from 1.*d_ff={d_ff!r}"):
+        FeedForward(d_ff)

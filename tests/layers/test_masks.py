@@ -31,3 +31,9 @@ def test_masks_combine_to_an_attention_mask_of_every_query():
     both = np.asarray(causal_mask(3)) & np.asarray(padding_mask(ids, 0))
     assert both.shape == (2, 3, 3)
     assert both[0].tolist() == [[True, False, False], [True, False, False], [True, False, True]]
+
+
+@pytest.mark.parametrize("length", [-1, 2.5])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(ValueError, match=f"length must be an integer from 0.*length={length}"):
+        causal_mask(length)

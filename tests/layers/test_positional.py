@@ -157,3 +157,9 @@ def test_the_layer_refuses_what_it_does_not_know():
         PositionalEmbedding(position_layout="sines")
     with pytest.raises(ValueError, match=r"d_model must be even: .*d_model=5"):
         PositionalEmbedding().build((None, None, 5))
+
+
+def test_another_number_of_positions_than_vectors_is_refused():
+    x = np.ones((1, 2, 3, 4), "float32")
+    with pytest.raises(ValueError, match=r"positions must be 3 integers.*shape \(2,\)"):
+        rotate(x, np.arange(2))

@@ -190,6 +190,15 @@ def test_an_unknown_similarity_is_refused_with_the_known_names():
         similarities.get("cosin")
 
 
+def test_queries_and_keys_of_different_sizes_are_refused():
+    query, key = np.ones((1, 2, 3, 4), "float32"), np.ones((1, 2, 5, 6), "float32")
+    with pytest.raises(ValueError, match=r"with the H of query.*\(1, 2, 3, 4\).*\(1, 2, 6, 5\)"):
+        scaled_dot(query, np.swapaxes(key, 2, 3))
+    layer = ScaledDot()
+    with pytest.raises(ValueError, match="with the H of query"):
+        layer(query, layer.prepare_key(key))
+
+
 def test_an_object_without_prepare_key_is_refused():
     with pytest.raises(ValueError, match=r"prepare_key"):
         MultiHeadAttention(num_heads=2, similarity=keras.layers.Dense(3))
@@ -198,7 +207,8 @@ def test_an_object_without_prepare_key_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Additive(units=0), "units must be 1 or more, or None.*units=0"),
+        (lambda: Additive(units=0), "units must be an integer from 1, or None.*units=0"),
+        (lambda: Additive(units=1.5), "units must be an integer from 1.*units=1.5"),
         (lambda: Cosine(temperature=0.0), "temperature must be above 0.*temperature=0.0"),
         (lambda: similarities.get("tests>Nobody"), "must be one of scaled_dot.*'tests>Nobody'"),
         (lambda: similarities.get(keras.layers.Dense(3)), "prepare_key"),

@@ -95,3 +95,10 @@ def test_stacks_name_an_input_of_another_size():
         stack(normal(2, 3, 8))
         with pytest.raises(ValueError, match=r"x must have vectors of size 8.*\(2, 3, 6\)"):
             stack(normal(2, 3, 6))
+
+
+@pytest.mark.parametrize("stack", [Encoder, Decoder])
+@pytest.mark.parametrize("num_layers", [0, -1, 1.5, None])
+def test_a_number_of_layers_that_is_none_is_refused(stack, num_layers):
+    with pytest.raises(ValueError, match=f"integer from 1.*num_layers={num_layers}"):
+        stack(num_layers, num_heads=2, d_ff=8)

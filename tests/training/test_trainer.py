@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from keras_transformer.bridges import from_marian
-from keras_transformer.config import RunConfig
+from keras_transformer.config import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.checkpoints import restore_checkpoint
@@ -186,6 +186,29 @@ def test_a_model_that_is_not_the_one_the_recipe_was_made_for_is_refused(
     other = tiny_run.load_best_model().config.model_dump()
     with pytest.raises(ValueError, match=r"opus must hold the model .* d_ff was 16, is 24"):
         run(further(tiny_recipe, marian_folder, architecture=other), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["run", "marian"])
+def test_a_start_that_cannot_be_loaded_leaves_nothing_that_blocks_another(
+    kind, marian_folder, tiny_run, tiny_recipe, tmp_path
+):
+    start = shutil.copytree(marian_folder if kind == "marian" else tiny_run.path, tmp_path / "it")
+    weights_file = start / ("model.safetensors" if kind == "marian" else "best.keras")
+    weights_file.write_bytes(weights_file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"{weights_file.name}.*damaged"):
+        run(further(tiny_recipe, start), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run(further(tiny_recipe, tiny_run.path), tmp_path / "run", max_steps=2)
+
+
+def test_settings_that_cannot_be_trained_leave_nothing_that_blocks_better_ones(
+    tiny_recipe, tmp_path
+):
+    tokenizer = {"model_type": "unigram", "vocab_size": 8}  # fewer than digits
+    with pytest.raises(ValueError, match="vocab_size"):
+        run(tiny_recipe.model_copy(update={"tokenizer": TokenizerConfig(**tokenizer)}), tmp_path)
+    assert not any(tmp_path.iterdir())
+    run(tiny_recipe, tmp_path, max_steps=2)
 
 
 def test_without_its_checkpoints_a_run_needs_its_start_again(tiny_run, tiny_recipe, tmp_path):
