@@ -24,6 +24,8 @@ class SearchOptions:
         length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
         max_decoding_length: most target tokens, end symbol included; None: source + 50.
         min_decoding_length: fewest target tokens, end symbol included; None: any number.
+        early_stopping: whether beam search ends once its open hypotheses, at their present
+            length, score no better than the finished ones; see `Translator.translate`.
 
     Raises:
         ValueError: a value that the search cannot honour.
@@ -34,6 +36,7 @@ class SearchOptions:
     length_penalty: float = 0.6
     max_decoding_length: int | None = None
     min_decoding_length: int | None = None
+    early_stopping: bool = True
 
     def __post_init__(self) -> None:
         check_count("beam_size", self.beam_size)
@@ -50,6 +53,11 @@ class SearchOptions:
             raise ValueError(
                 f"length_penalty must be a number from 0 to {STRONGEST_PENALTY}; 0 leaves "
                 f"log-probabilities as they are. Received: length_penalty={alpha!r}"
+            )
+        if not isinstance(self.early_stopping, bool):
+            raise ValueError(
+                "early_stopping must be True or False. "
+                f"Received: early_stopping={self.early_stopping!r}"
             )
         most, least = self.max_decoding_length, self.min_decoding_length
         if most is not None:
@@ -75,13 +83,14 @@ class SearchOptions:
             )
 
     def numbers(self) -> tuple[Any, ...]:
-        """Return all options in their order as NumPy scalars of 32 bits, 0 for None."""
+        """Return all options in their order as NumPy scalars, 0 for None."""
         return (
             np.int32(self.beam_size),
             np.int32(self.num_hypotheses),
             np.float32(self.length_penalty),
             np.int32(self.max_decoding_length or 0),
             np.int32(self.min_decoding_length or 0),
+            np.bool_(self.early_stopping),
         )
 
 

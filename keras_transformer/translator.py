@@ -121,6 +121,7 @@ class Translator:
         max_decoding_length: int | None = None,
         *,
         min_decoding_length: int | None = None,
+        early_stopping: bool = True,
         target_prefix: Sequence[Sequence[int]] | None = None,
         batch_size: int = 64,
     ) -> list[list[Hypothesis]]:
@@ -133,6 +134,9 @@ class Translator:
             length_penalty: alpha of ((5 + length) / 6)^alpha, which divides the log-probability.
             max_decoding_length: most target tokens, end symbol included; None: source + 50.
             min_decoding_length: fewest target tokens, end symbol included; None: any number.
+            early_stopping: True: beam search ends a text once its open hypotheses, at their
+                present length, score no better than the finished ones. False: once they could not
+                get better by any continuation; never misses what the beam holds, and is slower.
             target_prefix: for each text the target ids its translations begin with, as
                 `target.encode` gives them; an empty row leaves a text free.
             batch_size: texts decoded together, by similar length.
@@ -146,7 +150,12 @@ class Translator:
                 text too long for learned positions.
         """
         options = SearchOptions(
-            beam_size, num_hypotheses, length_penalty, max_decoding_length, min_decoding_length
+            beam_size,
+            num_hypotheses,
+            length_penalty,
+            max_decoding_length,
+            min_decoding_length,
+            early_stopping,
         )
         check_count("batch_size", batch_size)
         rows = self._rows(self.source, texts, "texts")
@@ -301,7 +310,7 @@ class Translator:
 
         @functools.cache
         def compiled(kind: str | tuple[int, int], capacity: int | None = None) -> Any:
-            def search(source_ids, prefix, beam_size, num_hypotheses, alpha, most, least):
+            def search(source_ids, prefix, beam_size, num_hypotheses, alpha, most, least, early):
                 if isinstance(kind, tuple):
                     beam_size, num_hypotheses = kind
                 return generate(
@@ -313,13 +322,14 @@ class Translator:
                     max_decoding_length=most,
                     min_decoding_length=least,
                     target_prefix=prefix,
+                    early_stopping=early,
                     capacity=capacity,
                 )
 
             ids, integer = ((None, None), "int32"), ((), "int32")
             return backend.compile(
                 search,
-                [ids, ids, integer, integer, ((), "float32"), integer, integer],
+                [ids, ids, integer, integer, ((), "float32"), integer, integer, ((), "bool")],
                 self.model.variables,
             )
 

@@ -50,9 +50,9 @@ class TensorInfo(_Record):
     An input with a `default` may be left out.
     """
 
-    dtype: Literal["string", "int64", "int32", "float32"]
+    dtype: Literal["string", "int64", "int32", "float32", "bool"]
     shape: list[str | int]
-    default: float | list[list[int]] | None = None
+    default: bool | float | list[list[int]] | None = None
 
 
 class Signature(_Record):

@@ -317,7 +317,7 @@ def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
 def _options(integer: Literal["int64", "int32"] = "int64") -> dict[str, TensorInfo]:
     return {
         name: TensorInfo(
-            dtype="float32" if default.dtype == "float32" else integer,
+            dtype=integer if default.dtype == "int64" else default.dtype.name,  # type: ignore[arg-type]
             shape=["B or 1", "P"] if default.ndim else [],
             default=default.tolist(),
         )

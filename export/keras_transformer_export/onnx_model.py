@@ -75,11 +75,11 @@ def _search(model: Any) -> Callable[..., dict[str, Any]]:
     from keras_transformer.decoding.generation import generate
 
     def search(source_ids: Any, *values: Any) -> dict[str, Any]:
-        named = dict(zip(DEFAULTS, values, strict=True))
-        alpha = named.pop("length_penalty")
-        integers = {name: ops.cast(value, "int32") for name, value in named.items()}
-        source_ids = ops.cast(source_ids, "int32")
-        found = generate(model, source_ids, length_penalty=alpha, **integers)
+        options = {
+            name: ops.cast(value, "int32") if default.dtype == "int64" else value
+            for (name, default), value in zip(DEFAULTS.items(), values, strict=True)
+        }
+        found = generate(model, ops.cast(source_ids, "int32"), **options)
         return {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
 
     return search

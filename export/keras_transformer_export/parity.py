@@ -26,7 +26,7 @@ BATCH_SIZES = (1, 2, 7, 32)
 GREEDY = SearchOptions()
 BEAMS = (
     SearchOptions(4, 4),
-    SearchOptions(2, 1, length_penalty=1.0),
+    SearchOptions(2, 1, length_penalty=1.0, early_stopping=False),
     SearchOptions(5, 2, min_decoding_length=5, max_decoding_length=12),
     SearchOptions(8, 3, length_penalty=0.0),
 )

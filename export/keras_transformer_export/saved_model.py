@@ -61,7 +61,7 @@ def run(loaded: Any, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outp
 
 def _tensors(tf: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
-        name: tf.constant(value, "float32" if value.dtype == "float32" else "int32")
+        name: tf.constant(value, "int32" if value.dtype == "int64" else value.dtype)
         for name, value in inputs.items()
     }
 
@@ -95,6 +95,7 @@ def _module(tf: Any, translator: Any) -> Any:
         length_penalty: Any = default["length_penalty"],
         max_decoding_length: Any = default["max_decoding_length"],
         min_decoding_length: Any = default["min_decoding_length"],
+        early_stopping: Any = default["early_stopping"],
         target_prefix: Any = default["target_prefix"],
     ) -> dict[str, Any]:
         found = generate(
@@ -105,6 +106,7 @@ def _module(tf: Any, translator: Any) -> Any:
             length_penalty=length_penalty,
             max_decoding_length=max_decoding_length,
             min_decoding_length=min_decoding_length,
+            early_stopping=early_stopping,
             target_prefix=target_prefix,
         )
         shape = tf.shape(found.ids)

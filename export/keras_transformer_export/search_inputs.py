@@ -13,6 +13,7 @@ DEFAULTS = {
     "length_penalty": np.array(0.6, "float32"),
     "max_decoding_length": np.array(0, "int64"),  # 0: source length + 50
     "min_decoding_length": np.array(0, "int64"),  # 0: any
+    "early_stopping": np.array(True),
     "target_prefix": np.zeros((1, 0), "int64"),  # one row for all: no tokens are given
 }
 

@@ -53,6 +53,11 @@ class BeamSearch(NamedTuple):
     sentence is settled when no alive hypothesis can become better than the worst finished one
     that is asked for, or at its limit; hypotheses that are cut there come after finished ones.
     Ties go to the better parent, then to the lower id.
+
+    How good can an alive hypothesis become? Its log-probability only falls, but a longer output
+    is divided by more. With `early_stopping` it is taken to end with its next token. Without, it
+    may get as long as the limit allows and lose nothing on the way: then no better output within
+    the beam is ever missed, and many more steps are made.
     """
 
     step: Callable[..., Any]  # (ids [b * K], step, cache, memory) -> (logits [b * K, V], cache)
@@ -64,6 +69,7 @@ class BeamSearch(NamedTuple):
     # None: ids grow with each step. L: a buffer, for compilers that want fixed shapes; no limit
     # may be above it.
     capacity: int | None = None
+    early_stopping: Any = True  # a bool or a boolean scalar tensor
 
     @property
     def pad_id(self):
@@ -87,8 +93,8 @@ class BeamSearch(NamedTuple):
     def is_settled(self, state, sentences):
         best_alive = state.alive[:, 0]
         worst_wanted = ops.take(state.finished, self.num_hypotheses - 1, axis=1)
-        # log-probabilities only fall, and no penalty is higher than that of the longest output
-        best_possible = best_alive / length_penalty(sentences.limit, self.alpha)
+        length = ops.where(self.early_stopping, state.step + 1, sentences.limit)
+        best_possible = best_alive / length_penalty(length, self.alpha)
         return ops.logical_or(best_possible <= worst_wanted, best_alive <= LOWEST_SCORE)
 
     def extend(self, sentences):

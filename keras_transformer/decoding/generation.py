@@ -19,6 +19,7 @@ def generate(
     max_decoding_length=0,
     min_decoding_length=None,
     target_prefix=None,
+    early_stopping=True,
     capacity=None,
     choose=best,
 ):
@@ -35,6 +36,8 @@ def generate(
         min_decoding_length: integer scalar, the fewest tokens, end symbol included; None: any.
         target_prefix: int32 `[B, P]`, or `[1, P]` for all, padded on the right: the tokens that
             an output must begin with; None: free.
+        early_stopping: whether beam search ends a sentence once its alive hypotheses, at their
+            present length, are no better than the finished ones; see `BeamSearch`.
         capacity: None: the cache grows. A Python int: buffers of so many positions, which is
             then the longest output, for compilers that want fixed shapes.
         choose: greedy search's choice, see `GreedySearch`.
@@ -73,7 +76,14 @@ def generate(
             return model.decode_step(ids, step, cache, memory, beam_size)
 
         search = BeamSearch(
-            step, rules, config.start_id, beam_size, num_hypotheses, length_penalty, capacity
+            step,
+            rules,
+            config.start_id,
+            beam_size,
+            num_hypotheses,
+            length_penalty,
+            capacity,
+            early_stopping,
         )
         return run(search, sentences, model.init_cache(memory, capacity, beam_size))
 

@@ -41,6 +41,7 @@ class TextTranslator(abc.ABC):
         max_decoding_length: int | None = None,
         *,
         min_decoding_length: int | None = None,
+        early_stopping: bool = True,
         target_prefix: Sequence[Sequence[int]] | None = None,
         batch_size: int = MOST_ROWS,
     ) -> list[list[Hypothesis]]:
@@ -54,6 +55,9 @@ class TextTranslator(abc.ABC):
                 from 0.
             max_decoding_length: most target tokens, end symbol included; None: source + 50.
             min_decoding_length: fewest target tokens, end symbol included; None: any number.
+            early_stopping: True: beam search ends a text once its open hypotheses, at their
+                present length, score no better than the finished ones. False: once they could not
+                get better by any continuation; never misses what the beam holds, and is slower.
             target_prefix: for each text the target ids its translations begin with; an empty row
                 leaves a text free.
             batch_size: the most texts decoded together, by similar length.
@@ -67,7 +71,12 @@ class TextTranslator(abc.ABC):
                 too long for learned positions, or a closed translator.
         """
         options = SearchOptions(
-            beam_size, num_hypotheses, length_penalty, max_decoding_length, min_decoding_length
+            beam_size,
+            num_hypotheses,
+            length_penalty,
+            max_decoding_length,
+            min_decoding_length,
+            early_stopping,
         )
         options.check_fit(self.description.target_vocab_size)
         check_count("batch_size", batch_size)
