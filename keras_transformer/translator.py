@@ -19,6 +19,7 @@ from keras import ops
 from keras_transformer.config import RunConfig, SequenceConfig
 from keras_transformer.decoding.compiled_search import CompiledSearch
 from keras_transformer.decoding.phases import Found
+from keras_transformer.decoding.sampling import Sampling
 from keras_transformer.hypothesis import LOWEST_SCORE, Hypothesis
 from keras_transformer.id_rows import batches_by_length, grown_to, pad_rows, rounded_up
 from keras_transformer.layers.embedding import check_ids
@@ -208,8 +209,11 @@ class Translator:
             top_k: only so many of the most probable tokens; 0: all.
             top_p: only the fewest tokens that together are so probable, above 0; 1: all.
             seed: an integer from 0.
-            length_penalty, max_decoding_length, min_decoding_length, target_prefix, batch_size:
-                see `translate`.
+            length_penalty: of the scores, see `translate`.
+            max_decoding_length: see `translate`.
+            min_decoding_length: see `translate`.
+            target_prefix: see `translate`.
+            batch_size: samples drawn together.
 
         Returns:
             For each text its samples in the order they were drawn. Scores are those that the
