@@ -27,6 +27,7 @@ from keras_transformer.run_folder import RunFolder
 from keras_transformer.search_options import (
     SearchOptions,
     check_count,
+    check_sampling,
     in_chunks,
     prefix_rows,
 )
