@@ -12,7 +12,7 @@ import numpy as np
 from decode_tasks import ALPHA, Sentence, Setting, Task
 
 Call = Callable[[], Any]
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+ENCODER, DECODER = "encoder.onnx", "decoder_step.onnx"
 KERAS, BASELINE = "ours, Keras", "CTranslate2 float32"
 
 
@@ -166,8 +166,7 @@ class Saved(Ours):
         import tensorflow_text  # noqa: F401  # pyright: ignore[reportUnusedImport]  # its operators
 
         self.loaded = tf.saved_model.load(str(setting.bundle / "saved_model"))
-        self.function = self.loaded.signatures["serving_default"]
-        self.inputs = self.function.structured_input_signature[1]
+        self.inputs = self.loaded.signatures["serving_default"].structured_input_signature[1]
         self.pad_id = setting.special_ids[0]
         self.constant = tf.constant
 
@@ -175,7 +174,7 @@ class Saved(Ours):
         feeds = {"texts": self.constant([sentence.text for sentence in batch])}
         for name, value in self.options(batch, task).items():
             feeds[name] = self.constant(value, self.inputs[name].dtype)
-        return lambda: self.function(**feeds)["ids"].numpy()
+        return lambda: self.loaded.translate(**feeds)["ids"].numpy()
 
 
 class Keras(Ours):
