@@ -52,7 +52,7 @@ class Tables(NamedTuple):
     parents: Any  # int32 [K * C]: which hypothesis a continuation is of
     finished: Any  # int32 [b, K]: the rows of the finished hypotheses, K to 2K
     pads: Any  # int32 [b, K]
-    prefix: Any  # int32 [b * K, P + 1], or None
+    prefix: Any  # int32 [b * K, P + 1], or ()
     is_first: Any  # bool [C]
     of_beams: Any  # int32 [b, 1]: of K columns each
     of_two_beams: Any  # int32 [b, 1]
@@ -149,7 +149,7 @@ class BeamSearch(NamedTuple):
         parents = ops.broadcast_to(ops.expand_dims(self._beams(), 1), (size, width))
         finished = ops.broadcast_to(self._beams() + size, (count, size))
         prefix = sentences.prefix
-        if prefix is not None:
+        if not isinstance(prefix, tuple):
             shape = (count, size, ops.shape(prefix)[1])
             repeated = ops.broadcast_to(ops.expand_dims(prefix, 1), shape)
             prefix = ops.reshape(repeated, (count * size, shape[2]))
@@ -172,7 +172,7 @@ class BeamSearch(NamedTuple):
         log_probs = ops.log_softmax(logits, axis=-1)
         best, tokens = ops.top_k(log_probs + self.rules.bias(state.step), tables.width)
         tokens = ops.cast(tokens, "int32")
-        if tables.prefix is not None:
+        if not isinstance(tables.prefix, tuple):
             best, tokens = self._forced(log_probs, best, tokens, state.step, tables)
         totals = ops.reshape(state.alive, (-1, 1)) + best
         totals = ops.reshape(totals, (-1, self.beam_size * tables.width))

@@ -86,7 +86,7 @@ class GreedySearch(NamedTuple):
 
     def _chosen(self, log_probs, step, prefix):
         chosen = self.choose(log_probs + self.rules.bias(step), step)
-        if prefix is None:
+        if isinstance(prefix, tuple):
             return chosen
         forced = prefix_at(prefix, step)
         return ops.where(ops.equal(forced, self.pad_id), chosen, forced)
