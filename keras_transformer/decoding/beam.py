@@ -23,7 +23,7 @@ class BeamState(NamedTuple):
 
     step: Any  # int32 scalar: positions decoded so far, t
     last: Any  # int32 [b * K]: the newest token of each alive hypothesis
-    alive: Any  # float32 [b, K]: sums of log-probabilities, best first
+    alive: Any  # float32 [b, K]: sums of log-probabilities, best first; FORBIDDEN once settled
     finished: Any  # float32 [b, K]: scores, best first; FORBIDDEN where there is none
     ids: Any  # int32 [b * 2K, t] or [b * 2K, L]: a sentence's K alive rows, then its K finished
     cache: Any  # opaque, rows b * K
@@ -52,7 +52,7 @@ class Tables(NamedTuple):
     parents: Any  # int32 [K * C]: which hypothesis a continuation is of
     finished: Any  # int32 [b, K]: the rows of the finished hypotheses, K to 2K
     pads: Any  # int32 [b, K]
-    prefix: Any  # int32 [b * K, P + 1], or None
+    prefix: Any  # int32 [b * K, P + 1], or ()
     is_first: Any  # bool [C]
     of_beams: Any  # int32 [b, 1]: of K columns each
     of_two_beams: Any  # int32 [b, 1]
@@ -107,14 +107,11 @@ class BeamSearch(NamedTuple):
         return ops.cast(ops.arange(self.beam_size), "int32")
 
     def is_settled(self, state, sentences):
-        best_alive = state.alive[:, 0]
-        worst_wanted = ops.take(state.finished, self.num_hypotheses - 1, axis=1)
-        length = ops.where(self.early_stopping, state.step + 1, sentences.limit)
-        best_possible = best_alive / length_penalty(length, self.alpha)
-        return ops.logical_or(best_possible <= worst_wanted, best_alive <= LOWEST_SCORE)
+        return state.alive[:, 0] <= LOWEST_SCORE
 
     def extend(self, sentences):
         tables = self._tables(sentences)
+        limit = ops.expand_dims(sentences.limit, 1)
 
         def extended(state):
             logits, cache = self.step(state.last, state.step, state.cache, sentences.memory)
@@ -132,13 +129,24 @@ class BeamSearch(NamedTuple):
             return BeamState(
                 step=state.step + 1,
                 last=_flat(alive.tokens),
-                alive=alive.scores,
+                alive=self._without_hopeless(alive.scores, finished.scores, state.step + 1, limit),
                 finished=finished.scores,
                 ids=append(ids, _flat(tokens), state.step, self.capacity),
                 cache=select_rows(cache, _flat(alive.rows + tables.of_beams)),
             )
 
         return extended
+
+    def _without_hopeless(self, alive, finished, step, limit):
+        """Return the alive scores; FORBIDDEN where none of a sentence can become good enough.
+
+        So a settled sentence has nothing left to extend, and what it has found stays as it is
+        while others go on.
+        """
+        worst_wanted = ops.expand_dims(ops.take(finished, self.num_hypotheses - 1, axis=1), 1)
+        length = ops.where(self.early_stopping, step + 1, limit)
+        best_possible = alive[:, :1] / length_penalty(length, self.alpha)
+        return ops.where(best_possible <= worst_wanted, FORBIDDEN, alive)
 
     def _tables(self, sentences):
         size, vocab_size = self.beam_size, self.rules.vocab_size
@@ -149,7 +157,7 @@ class BeamSearch(NamedTuple):
         parents = ops.broadcast_to(ops.expand_dims(self._beams(), 1), (size, width))
         finished = ops.broadcast_to(self._beams() + size, (count, size))
         prefix = sentences.prefix
-        if prefix is not None:
+        if not isinstance(prefix, tuple):
             shape = (count, size, ops.shape(prefix)[1])
             repeated = ops.broadcast_to(ops.expand_dims(prefix, 1), shape)
             prefix = ops.reshape(repeated, (count * size, shape[2]))
@@ -172,7 +180,7 @@ class BeamSearch(NamedTuple):
         log_probs = ops.log_softmax(logits, axis=-1)
         best, tokens = ops.top_k(log_probs + self.rules.bias(state.step), tables.width)
         tokens = ops.cast(tokens, "int32")
-        if tables.prefix is not None:
+        if not isinstance(tables.prefix, tuple):
             best, tokens = self._forced(log_probs, best, tokens, state.step, tables)
         totals = ops.reshape(state.alive, (-1, 1)) + best
         totals = ops.reshape(totals, (-1, self.beam_size * tables.width))

@@ -86,7 +86,7 @@ class GreedySearch(NamedTuple):
 
     def _chosen(self, log_probs, step, sentences):
         chosen = self.choose(log_probs + self.rules.bias(step), step, sentences.index)
-        if sentences.prefix is None:
+        if isinstance(sentences.prefix, tuple):
             return chosen
         forced = prefix_at(sentences.prefix, step)
         return ops.where(ops.equal(forced, self.pad_id), chosen, forced)
