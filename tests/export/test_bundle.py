@@ -117,10 +117,10 @@ def test_a_foreign_folder_is_refused(tmp_path):
         Bundle.open(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_format_version_is_refused_with_advice(folder, version):
     change(folder, format_version=version)
-    with pytest.raises(BundleError, match=r"must have format_version 1\. Install the version"):
+    with pytest.raises(BundleError, match=r"must have format_version 2\. Install the version"):
         Bundle.open(folder)
 
 
@@ -143,9 +143,9 @@ def test_names_that_lead_out_of_the_folder_are_refused(folder, name):
         b"null",
         b"\xff\xfe",
         b"[" * 100_000,
-        b'{"format_version": 1}',
+        b'{"format_version": 2}',
         b'{"format_version": NaN}',
-        b'{"format_version": 1' + b" " * (1 << 20) + b"}",
+        b'{"format_version": 2' + b" " * (1 << 20) + b"}",
     ],
     ids=["empty", "cut", "list", "null", "bytes", "deep", "fields missing", "nan", "huge"],
 )
@@ -170,3 +170,10 @@ def test_fields_of_another_form_are_refused(folder, values):
     change(folder, **values)
     with pytest.raises(BundleError, match=r"manifest\.json must describe a bundle: "):
         Bundle.open(folder)
+
+
+def test_ids_that_no_output_has_are_the_pad_and_the_start_unless_it_also_ends():
+    assert DESCRIPTION.banned_ids == (0, 2)
+    for special, banned in (({"start": 3}, (0,)), ({"pad": 9, "start": 9}, (9,))):
+        ids = DESCRIPTION.special_ids.model_copy(update=special)
+        assert DESCRIPTION.model_copy(update={"special_ids": ids}).banned_ids == banned

@@ -11,7 +11,9 @@ import onnx
 import pytest
 
 from keras_transformer.config import RNNSearchConfig, RunConfig
+from keras_transformer.id_rows import pad_rows
 from keras_transformer.recurrent import RNNSearch
+from keras_transformer.search_options import SearchOptions
 from keras_transformer.translator import Translator
 from keras_transformer_export import Bundle, export, onnx_model
 from keras_transformer_export.bundle import METADATA_KEY, Description, ModelCard
@@ -20,6 +22,7 @@ from keras_transformer_export.logit_proof import max_logit_difference
 from keras_transformer_export.onnx_model import Conversion
 from keras_transformer_export.parity import ParityError, verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
+from keras_transformer_export.search_inputs import DEFAULTS, inputs_of
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +78,64 @@ def test_a_bundle_holds_what_its_manifest_says_and_is_proven(bundle_folder):
     assert "equal ids and texts" in (bundle_folder / "README.md").read_text()
 
 
-def test_the_graph_has_only_onnx_operators_and_keeps_weights_outside_the_loop(ids_model):
+def bodies_of(node):
+    return {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+
+
+def only(nodes, op_type):
+    (found,) = (node for node in nodes if node.op_type == op_type)
+    return found
+
+
+@pytest.fixture(scope="module")
+def steps(ids_model):
+    """The body of one decoding step: of greedy search, and of beam search."""
+    branches = bodies_of(only(ids_model.graph.node, "If"))
+    loops = {
+        "greedy": only(branches["then_branch"].node, "Loop"),
+        "beam": only(branches["else_branch"].node, "Loop"),
+    }
+    return {
+        name: bodies_of(only(bodies_of(phases)["body"].node, "Loop"))["body"]
+        for name, phases in loops.items()
+    }
+
+
+def test_the_graph_has_only_onnx_operators(ids_model):
     onnx.checker.check_model(ids_model, full_check=True)
     assert {node.domain for node in all_nodes(ids_model.graph)} == {""}
-    loop = next(node for node in ids_model.graph.node if node.op_type == "Loop")
-    body = next(a.g for a in loop.attribute if a.name == "body")
+
+
+@pytest.mark.parametrize(
+    ("search", "carried"),
+    [
+        ("greedy", 1 + 2 * 2),  # log-probability; key and value of two layers
+        ("beam", 2 + 2 * 2),  # alive and finished scores; key and value of two layers
+    ],
+)
+def test_a_step_carries_its_state_and_no_weights(steps, search, carried):
+    body = steps[search]
     count = Counter(node.op_type for node in body.node)
     assert count["LayerNormalization"] == 6  # three a layer
     assert count["Gemm"] >= 13  # six a layer and the output projection
     assert not any(node.op_type == "ReduceMean" for node in body.node)
     floats = [v for v in body.input if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-    assert len(floats) == 1 + 2 * 2  # log-probability; key and value of two layers
+    assert len(floats) == carried
+    assert ("ArgMax" in count, "TopK" in count) == (search == "greedy", search == "beam")
+
+
+def test_both_searches_read_the_same_weights_of_the_top_graph(ids_model, steps):
+    stored = {tensor.name for tensor in ids_model.graph.initializer}
+    read = {
+        name: {node.input[1] for node in body.node if node.op_type == "Gemm"}
+        for name, body in steps.items()
+    }
+    assert read["greedy"] == read["beam"]
+    assert read["greedy"] <= stored
+    for node in all_nodes(ids_model.graph):
+        for body in bodies_of(node).values():
+            sizes = [int(np.prod(tensor.dims)) for tensor in body.initializer]
+            assert max(sizes, default=0) < 16  # numbers, not weights
 
 
 def test_every_weight_stands_once_in_the_file(ids_model, translator):
@@ -97,45 +147,81 @@ def test_every_weight_stands_once_in_the_file(ids_model, translator):
     fingerprints = [min(array.tobytes(), array.T.tobytes()) for array in large]
     assert len(fingerprints) == len(set(fingerprints))
     weights = [weight for weight in translator.model.weights if len(weight.shape) == 2]
-    assert sum(array.size for array in large if array.dtype == np.float32) == sum(
+    sinusoids = 3 * translator.config.d_model  # their rates and offsets
+    assert sum(array.size for array in large if array.dtype == np.float32) == sinusoids + sum(
         int(np.prod(weight.shape)) for weight in weights
     )
 
 
-def test_inputs_and_outputs_are_as_documented(bundle_folder):
-    text = onnx.load(bundle_folder / "model.onnx").graph
-    assert [value.name for value in text.input] == [
-        "texts",
-        "max_decoding_length",
-        "length_penalty",
-    ]
-    assert [value.name for value in text.output] == ["translations", "scores", "ids"]
-    defaults = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in text.initializer
-        if tensor.name in ("max_decoding_length", "length_penalty")
+TYPES = {
+    onnx.TensorProto.STRING: "string",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+def described(values):
+    """Name, type and shape of each input or output, as the manifest has them."""
+    found = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = [d.dim_param or d.dim_value for d in tensor.shape.dim]
+        found[value.name] = (TYPES[tensor.elem_type], shape)
+    return found
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.ids.onnx"])
+def test_inputs_outputs_and_defaults_are_as_documented(bundle_folder, name):
+    graph = onnx.load(bundle_folder / name).graph
+    signature = Bundle.open(bundle_folder).manifest.signatures[name]
+    source = "source_ids" if "ids" in name else "texts"
+    assert list(described(graph.input)) == [source, *DEFAULTS] == list(signature.inputs)
+    for values, records in (
+        (graph.input, signature.inputs), (graph.output, signature.outputs),
+    ):  # fmt: skip
+        assert described(values) == {n: (r.dtype, r.shape) for n, r in records.items()}
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    for option, default in DEFAULTS.items():
+        assert stored[option].dtype == default.dtype
+        np.testing.assert_array_equal(stored[option], default)
+        assert signature.inputs[option].default == default.tolist()
+    assert signature.inputs[source].default is None
+
+
+def test_the_default_search_is_greedy_with_the_usual_penalty():
+    assert {name: value.tolist() for name, value in DEFAULTS.items()} == {
+        "beam_size": 1,
+        "num_hypotheses": 1,
+        "length_penalty": pytest.approx(0.6),
+        "max_decoding_length": 0,
+        "min_decoding_length": 0,
+        "early_stopping": True,
+        "target_prefix": [[]],
     }
-    assert defaults["max_decoding_length"] == 0
-    assert defaults["length_penalty"] == np.float32(0.6)
 
 
-@pytest.mark.parametrize(("limit", "alpha"), [(0, 0.6), (1, 0.6), (3, 0.0), (12, 1.0)])
-def test_limits_and_penalties_are_those_of_keras(
-    ids_model, translator, words, run_onnx, limit, alpha
-):
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(),
+        SearchOptions(max_decoding_length=1),
+        SearchOptions(max_decoding_length=3, length_penalty=0.0),
+        SearchOptions(max_decoding_length=12, length_penalty=1.0),
+        SearchOptions(4, 2, max_decoding_length=1),
+        SearchOptions(4, 4, max_decoding_length=3, length_penalty=0.0),
+        SearchOptions(3, 2, max_decoding_length=12, min_decoding_length=6, length_penalty=1.0),
+    ],
+    ids=str,
+)
+def test_limits_and_penalties_are_those_of_keras(ids_model, translator, words, run_onnx, options):
     rows = [[*row, translator.config.eos_id] for row in translator.source.encode(words[:9])]
-    source_ids = np.zeros((9, max(map(len, rows))), "int64")
-    for index, row in enumerate(rows):
-        source_ids[index, : len(row)] = row
-    feeds = {
-        "source_ids": source_ids,
-        "max_decoding_length": np.array(limit),
-        "length_penalty": np.array(alpha, "float32"),
-    }
+    source_ids = pad_rows(rows, translator.config.pad_id).astype("int64")
+    feeds = {"source_ids": source_ids, **inputs_of(options, np.zeros((1, 0)))}
     received = dict(
         zip([o.name for o in ids_model.graph.output], run_onnx(ids_model, feeds), strict=True)
     )
-    expected = translator.search(source_ids, limit or None, alpha)
+    expected = translator.search(source_ids, options)
     assert received["ids"].tolist() == expected.ids.tolist()
     np.testing.assert_allclose(received["scores"], expected.scores, atol=1e-5)
 

@@ -1,12 +1,16 @@
 """The comparison itself, on stand-ins for a translator."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.search_options import SearchOptions
 from keras_transformer_export.parity import (
     BATCH_SIZES,
+    BEAMS,
+    GREEDY,
     MOST_SENTENCES,
     STRANGE_TEXTS,
     ParityError,
@@ -18,7 +22,10 @@ EOS = 3
 
 
 class FakeTranslator:
-    """Answers each text with its letters; the full model scores what `scores` says."""
+    """Answers each text with its letters; the full model scores what `scores` says.
+
+    Of n hypotheses each is one lower than the one before.
+    """
 
     held_out = None
     config = SimpleNamespace(eos_id=EOS, longest=None)
@@ -31,11 +38,13 @@ class FakeTranslator:
         )  # fmt: skip
         self.scores = scores
         self.batches = []
+        self.asked = []
 
-    def translate(self, texts, batch_size):
+    def translate(self, texts, batch_size, **options):
         assert batch_size == len(texts)
         self.batches.append(len(texts))
-        return [[answer(text)] for text in texts]
+        self.asked.append(SearchOptions(**options))
+        return [answers(text, options["num_hypotheses"]) for text in texts]
 
     def score_ids(self, source_rows, target_rows):
         return self.scores
@@ -46,9 +55,41 @@ def answer(source, /, **changes):
     return Hypothesis(**{**values, "finished": True, **changes})
 
 
+def answers(source, count, **changes):
+    """The best of so many hypotheses changed."""
+    others = [answer(f"{source}{rank}", score=-1.0 - rank) for rank in range(1, count)]
+    return [answer(source, **changes), *others]
+
+
 def runtime(**changes_by_text):
-    def run(batches):
-        return [[answer(t, **changes_by_text.get(t, {})) for t in batch] for batch in batches]
+    """A file that gives what `FakeTranslator` gives, but for changes with greedy search."""
+
+    def run(requests):
+        return [
+            [
+                answers(
+                    text,
+                    request.options.num_hypotheses,
+                    **(changes_by_text.get(text, {}) if request.options == GREEDY else {}),
+                )
+                for text in request.texts
+            ]
+            for request in requests
+        ]
+
+    return run
+
+
+def n_best_runtime(change):
+    """A file that gives `change(hypotheses)` for text7, where several are asked for."""
+
+    def run(requests):
+        found = runtime()(requests)
+        for request, rows in zip(requests, found, strict=True):
+            if "text7" in request.texts and request.options.num_hypotheses > 1:
+                place = request.texts.index("text7")
+                rows[place] = change(rows[place])
+        return found
 
     return run
 
@@ -59,12 +100,25 @@ SENTENCES = [f"text{i}" for i in range(60)]
 def test_equal_answers_make_a_report():
     translator = FakeTranslator()
     report = compare(translator, SENTENCES, {"file": runtime(text3={"score": -1.00001})}, {})
-    assert report.runtimes["file"].compared == len(SENTENCES)
+    with_greedy, with_beams = len(SENTENCES), report.runtimes["file"].compared - len(SENTENCES)
+    assert report.sentences == with_greedy < with_beams
     assert report.runtimes["file"].max_score_difference == pytest.approx(1e-5)
     assert report.runtimes["file"].ties == []
     assert set(BATCH_SIZES) <= set(translator.batches)
     assert report.examples[0].text == "TEXT0"
     assert report.examples[0].ids[-1] == EOS
+
+
+def test_every_text_is_compared_with_greedy_search_and_with_a_beam():
+    translator = FakeTranslator()
+    report = compare(translator, SENTENCES, {}, {})
+    sizes = dict.fromkeys({GREEDY, *BEAMS}, 0)
+    for options, batch in zip(translator.asked, translator.batches, strict=True):
+        sizes[options] += batch
+    assert sizes[GREEDY] == len(SENTENCES) == sum(sizes.values()) - sizes[GREEDY]
+    assert all(sizes.values())
+    assert report.beam_sizes == [1, 2, 4, 5, 8]
+    assert {example.beam_size for example in report.examples} == {1, 4}
 
 
 @pytest.mark.parametrize(
@@ -89,8 +143,39 @@ def test_other_ids_are_fatal_unless_the_full_model_scores_them_alike(change):
 
 def test_more_ties_than_chance_gives_are_fatal():
     tied = {"file": runtime(text7={"tokens": [5]}, text8={"tokens": [5]})}
-    with pytest.raises(ParityError, match="2 ties in 60"):
+    with pytest.raises(ParityError, match=r"ties in 2 texts, of \d+ hypotheses"):
         compare(FakeTranslator(), SENTENCES, tied, {})
+
+
+def swapped(hypotheses):
+    """The first two in each other's place, with the scores of their places."""
+    first, second, *others = hypotheses
+    return [
+        replace(second, score=first.score), replace(first, score=second.score), *others,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swapped, "file must give what Keras gives"),
+        (lambda found: found[:1], r"as many hypotheses as Keras.* Received: 1 for \d .*'text7'"),
+        (lambda found: [*found, found[-1]], "as many hypotheses as Keras"),
+        (lambda found: [found[0]] * len(found), "file must give what Keras gives"),
+        (lambda found: [*found[:-1], replace(found[-1], score=-9.0)], "must give the scores"),
+    ],
+    ids=["swapped", "fewer", "more", "the same twice", "score of the last"],
+)
+def test_every_rank_of_several_hypotheses_counts(change, message):
+    translator = FakeTranslator(scores=(-2.0, -3.0))
+    with pytest.raises(ParityError, match=message):
+        compare(translator, SENTENCES, {"file": n_best_runtime(change)}, {})
+
+
+def test_two_ranks_that_the_full_model_scores_alike_may_be_swapped():
+    translator = FakeTranslator(scores=(-2.0, -2.000001))
+    report = compare(translator, SENTENCES, {"file": n_best_runtime(swapped)}, {})
+    assert [tie.source for tie in report.runtimes["file"].ties] == ["text7", "text7"]
 
 
 def test_sentences_are_those_given_then_those_held_out_then_random_ones():

@@ -42,7 +42,7 @@ def _linear_map_of(graph: Graph, value: str) -> tuple[Node, slice] | None:
         if node.op_type not in SAME_DATA or columns != slice(None):
             return None
         if node.op_type == "Split":
-            sizes = graph.constants.get(node.inputs[1])
+            sizes = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
             if sizes is None or node.attribute("axis", 0) not in (-1, 1):
                 return None
             place = node.outputs.index(value)
@@ -52,8 +52,12 @@ def _linear_map_of(graph: Graph, value: str) -> tuple[Node, slice] | None:
 
 
 def _is_plain(graph: Graph, gemm: Node) -> bool:
-    constant = all(name in graph.constants for name in gemm.inputs[1:])
-    return constant and len(gemm.inputs) == 3 and not gemm.attributes
+    if len(gemm.inputs) != 3 or gemm.attributes:
+        return False
+    weight, bias = (graph.constants.get(name) for name in gemm.inputs[1:])
+    if weight is None or bias is None:
+        return False
+    return bias.shape[-1:] == weight.shape[1:]  # a number for each column
 
 
 def _scale(graph: Graph, gemm: Node, columns: slice, scale: np.float32) -> None:
