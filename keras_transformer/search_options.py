@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 LARGEST = 2**31 - 1  # of an int32
-STRONGEST_PENALTY = 100
+STRONGEST_PENALTY = 10
 HIGHEST_TEMPERATURE = 1000
 
 
