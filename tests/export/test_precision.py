@@ -1,12 +1,23 @@
+import shutil
+
 import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, numpy_helper
 from onnx.parser import parse_model
 
+from keras_transformer.translator import Translator
+from keras_transformer_export import export, onnx_model
+from keras_transformer_export.bundle import MANIFEST, Bundle, Description, write_manifest
+from keras_transformer_export.exporter import PRECISIONS
 from keras_transformer_export.graph_passes import Graph
 from keras_transformer_export.int8 import quantize_matrix
+from keras_transformer_export.onnx_model import Conversion
+from keras_transformer_export.parity import ParityError, verify_bundle
+from keras_transformer_export.parity_report import ParityReport
 from keras_transformer_export.precision import TWINS, file_name, quantize_int8, to_float16
+from keras_transformer_export.precision_report import measure_precision
+from keras_transformer_export.runtime import OnnxTranslator
 
 # The form of an exported search: a choice of two loops around loops, weights of the top graph.
 SEARCH = """
@@ -87,7 +98,7 @@ def exported(bundle_folder):
 
 @pytest.fixture(scope="module")
 def source_ids(translator, words):
-    from keras_transformer.translator import pad_rows
+    from keras_transformer.id_rows import pad_rows
 
     rows = [[*row, translator.config.eos_id] for row in translator.source.encode(words)]
     return pad_rows(rows, translator.config.pad_id).astype("int64")
@@ -253,10 +264,95 @@ def test_every_matrix_of_an_exported_model_is_a_byte_a_number(exported):
     assert change.products >= len(matrices)
     bytes_stored = sum(array.size for array in stored(changed, "uint8"))
     assert bytes_stored >= sum(graph.constants[name].size for name in matrices)
-    floats = [array.shape for array in stored(changed, "float32") if array.ndim == 2]
-    assert sorted(floats) == sorted(graph.constants[name].shape for name in change.kept)
+    after = Graph(changed)
+    products = after.nodes("MatMul", "Gemm")  # what is left are those of attention
+    assert not [node for node in products if node.inputs[1] in after.constants]
 
 
 def test_twins_have_names_of_their_own():
     assert file_name("model.onnx", "float32") == "model.onnx"
     assert file_name("model.ids.onnx", "int8") == "model.ids.int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def twins_folder(translator, words, exported, tmp_path_factory):
+    """A bundle in all precisions; the conversion of the shared one serves again."""
+    folder = tmp_path_factory.mktemp("twins") / "bundle"
+    converted = Conversion(exported, 0, 0, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_model, "convert_search", lambda model: converted)
+        export(translator, folder, ["onnx"], PRECISIONS, sentences=words)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(twins_folder):
+    return Bundle.open(twins_folder)
+
+
+@pytest.fixture(scope="module")
+def reports(bundle):
+    return {report.precision: report for report in ParityReport.read(bundle).precisions}
+
+
+@pytest.mark.parametrize("name", ["model.int8.onnx", "model.float16.onnx"])
+def test_a_twin_with_texts_works_alone(name, twins_folder, tmp_path, translator, words):
+    path = tmp_path / name
+    path.write_bytes((twins_folder / name).read_bytes())
+    with OnnxTranslator(path, device="cpu") as runtime:
+        assert f".{runtime.description.precision}." in name
+        found = [row[0].text for row in runtime.translate(words)]
+    expected = [row[0].text for row in translator.translate(words)]
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.75 * len(words)
+
+
+@pytest.mark.parametrize("precision", TWINS)
+def test_a_twin_is_described_measured_and_verified(precision, bundle, reports):
+    report = reports[precision]
+    names = {file_name(name, precision) for name in ("model.onnx", "model.ids.onnx")}
+    assert set(report.bytes) == set(report.size_ratio) == names
+    for name in names:
+        assert bundle.manifest.signatures[name].precision == precision
+        assert report.bytes[name] == bundle.manifest.files[name].size
+    assert report.equal_to_float32 >= 0.75 * report.sentences
+    assert report.tokens_per_second > 0
+    assert report.metric is None  # texts were given, without references
+    assert names <= set(verify_bundle(bundle.folder).onnx_files)
+    assert f"- {precision}: " in (bundle.folder / "README.md").read_text()
+
+
+def test_where_references_are_known_their_metric_is_reported(translator, twins_folder):
+    sources = ["face", "bad", "dada"]
+    answers = [row[0].text for row in translator.translate(sources)]
+    known = Translator(
+        translator.model,
+        translator.source,
+        translator.target,
+        held_out=sources,
+        held_out_references=[[answer] for answer in answers],
+    )
+    report = measure_precision(known, twins_folder, "float16", None, [])
+    assert report.metric == "bleu"
+    assert report.metric_float32 == pytest.approx(100)
+    assert report.sentences == 3
+
+
+def test_examples_that_changed_are_found(twins_folder, tmp_path, reports):
+    copy = tmp_path / "bundle"
+    shutil.copytree(twins_folder, copy)
+    bundle = Bundle.open(copy)
+    report = ParityReport.read(bundle)
+    int8 = reports["int8"]
+    changed = [e.model_copy(update={"ids": [5, 5, *e.ids]}) for e in int8.examples]
+    other = int8.model_copy(update={"examples": changed})
+    report.model_copy(update={"precisions": [other, reports["float16"]]}).write(copy)
+    (copy / MANIFEST).unlink()
+    write_manifest(copy, Description(**bundle.manifest.model_dump(exclude={"files", "digest"})))
+    with pytest.raises(ParityError, match=r"model\.int8\.onnx must give"):
+        verify_bundle(copy)
+
+
+def test_a_twin_of_a_saved_model_alone_is_refused(translator, tmp_path):
+    with pytest.raises(ValueError, match="formats must have 'onnx'"):
+        export(translator, tmp_path / "new", ["saved_model"], ["int8"])
+    assert not list(tmp_path.iterdir())
