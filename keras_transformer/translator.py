@@ -60,6 +60,7 @@ class Translator:
         source: tokenizer of the source side.
         target: tokenizer of the target side.
         held_out: source texts the model has not seen, which an export is proven on.
+        held_out_references: for each of these its right translations, where they are known.
         recipe: the `RunConfig` of the run that trained the model, for the model card.
 
     Raises:
@@ -77,6 +78,7 @@ class Translator:
         target: Tokenizer,
         *,
         held_out: Sequence[str] | None = None,
+        held_out_references: Sequence[Sequence[str]] | None = None,
         recipe: RunConfig | None = None,
     ):
         self.model = model
@@ -84,6 +86,7 @@ class Translator:
         self.target = target
         self.config: SequenceConfig = model.config
         self.held_out = list(held_out) if held_out is not None else None
+        self.held_out_references = held_out_references
         self.recipe = recipe
         self._search = CompiledSearch(model)
         self._check_fit("source", source, self.config.source_vocab_size)
@@ -111,11 +114,13 @@ class Translator:
             ValueError: not a run folder, or a file in it is missing or damaged.
         """
         run = RunFolder.open(run_folder)
+        held_out = run.held_out()
         return cls(
             run.load_best_model(),
             run.source_tokenizer(),
             run.target_tokenizer(),
-            held_out=[source for source, _ in run.held_out()],
+            held_out=[source for source, _ in held_out],
+            held_out_references=[references for _, references in held_out],
             recipe=run.recipe,
         )
 

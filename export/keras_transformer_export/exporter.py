@@ -20,6 +20,7 @@ from keras_transformer_export.bundle import (
     BundleError,
     Description,
     ModelCard,
+    Precision,
     Signature,
     SpecialIds,
     TensorInfo,
@@ -30,11 +31,13 @@ from keras_transformer_export.model_card import model_card
 from keras_transformer_export.onnx_process import run_apart
 from keras_transformer_export.outputs import hypotheses
 from keras_transformer_export.parity_report import ParityReport
+from keras_transformer_export.precision import TWINS, file_name
+from keras_transformer_export.precision_report import measure_precision
 from keras_transformer_export.search_inputs import DEFAULTS, inputs_of
 from keras_transformer_export.text_nodes import add_text_nodes
 
 FORMATS = ("saved_model", "onnx")
-PRECISIONS = ("float32",)
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-text", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
     "onnxruntime-extensions", "sentencepiece", "numpy",
@@ -54,7 +57,7 @@ def export(
     translator: Any,
     folder: str | Path,
     formats: Sequence[str] = FORMATS,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[Precision] = ("float32",),
     *,
     sentences: Sequence[str] | None = None,
     card: ModelCard | None = None,
@@ -70,7 +73,9 @@ def export(
         translator: a `Translator`.
         folder: where the bundle is to be.
         formats: "saved_model", "onnx" or both.
-        precisions: "float32".
+        precisions: "int8" and "float16" are written beside the ONNX files in float32, which are
+            there always. They are no equals of the Keras model: what they cost, in the metric of
+            the training recipe, stands in `parity.json`.
         sentences: source texts for the proof; None: what the training run held out. Of more than
             500, 500 are used, evenly spaced.
         card: what the model card says of data, licence and quality.
@@ -91,11 +96,17 @@ def export(
     """
     _check_names("formats", formats, FORMATS)
     _check_names("precisions", precisions, PRECISIONS)
+    twins: list[Precision] = [name for name in PRECISIONS[1:] if name in precisions]
+    if twins and "onnx" not in formats:
+        raise ValueError(
+            "formats must have 'onnx' in it for other precisions than float32: a SavedModel has no "
+            f"other. Received: formats={formats!r}, precisions={precisions!r}"
+        )
     _check_translator(translator)
     folder = Path(folder).resolve()
     _check_free(folder, force)
     with written_aside(folder) as aside:
-        description = _describe(translator, formats, card)
+        description = _describe(translator, formats, twins, card)
         chosen = parity.proof_sentences(translator, sentences)
         runtimes: dict[str, parity.Runtime] = {}
         difference = None
@@ -114,6 +125,12 @@ def export(
             )
         progress(f"Comparing with Keras on {len(chosen)} texts")
         report = parity.compare(translator, chosen, runtimes, description.packages, difference)
+        measured = []
+        for twin in twins:
+            progress(f"Making and measuring {twin}")
+            _write_twin(translator, aside, description, twin)
+            measured.append(measure_precision(translator, aside, twin, sentences, report.examples))
+        report = report.model_copy(update={"precisions": measured})
         report.write(aside)
         _finish(aside, description, report)
     return Bundle.open(folder)
@@ -186,11 +203,27 @@ def _write_onnx(
     translator: Any, folder: Path, description: Description, sentences: Sequence[str]
 ) -> float:
     """Write both ONNX files; returns how far the logits are from Keras."""
-    import onnx
-
     from keras_transformer_export.logit_proof import max_logit_difference
 
     ids_model = onnx_model.convert_search(translator.model).model
+    _save_onnx(translator, folder, description, ids_model)
+    return max_logit_difference(translator, ids_model, sentences)
+
+
+def _write_twin(
+    translator: Any, folder: Path, description: Description, precision: Precision
+) -> None:
+    import onnx
+
+    model, _ = TWINS[precision](onnx.load(folder / "model.ids.onnx"))
+    described = description.model_copy(update={"precision": precision})
+    _save_onnx(translator, folder, described, model)
+
+
+def _save_onnx(translator: Any, folder: Path, description: Description, ids_model: Any) -> None:
+    """Write the file with ids and the one with texts."""
+    import onnx
+
     onnx.helper.set_model_props(ids_model, {METADATA_KEY: description.model_dump_json()})
     text_model = add_text_nodes(
         ids_model,
@@ -200,9 +233,8 @@ def _write_onnx(
         eos_id=description.special_ids.eos,
         skipped_ids=translator.target.skipped_ids,
     )
-    onnx.save(ids_model, folder / "model.ids.onnx")
-    onnx.save(text_model, folder / "model.onnx")
-    return max_logit_difference(translator, ids_model, sentences)
+    for name, model in (("model.ids.onnx", ids_model), ("model.onnx", text_model)):
+        onnx.save(model, folder / file_name(name, description.precision))
 
 
 def _saved_model_runtime(folder: Path, description: Description) -> parity.Runtime:
@@ -247,23 +279,19 @@ def _finish(folder: Path, description: Description, report: ParityReport) -> Non
     write_manifest(folder, description)
 
 
-def _describe(translator: Any, formats: Sequence[str], card: ModelCard | None) -> Description:
+def _describe(
+    translator: Any, formats: Sequence[str], twins: Sequence[Precision], card: ModelCard | None
+) -> Description:
     config = translator.config
     return Description(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         packages=_packages(),
-        special_ids=SpecialIds(
-            pad=config.pad_id,
-            unk=config.unk_id,
-            bos=config.bos_id,
-            eos=config.eos_id,
-            start=config.start_id,
-        ),
+        special_ids=SpecialIds.of(config),
         source_vocab_size=config.source_vocab_size,
         target_vocab_size=config.target_vocab_size,
         max_source_ids=config.longest,
         tokenizers={"source": "source.model", "target": "target.model"},
-        signatures=_signatures(formats),
+        signatures=_signatures(formats, twins),
         card=_card(translator, card),
     )
 
@@ -291,16 +319,20 @@ def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "data": data, "model": model}
 
 
-def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
+def _signatures(formats: Sequence[str], twins: Sequence[Precision]) -> dict[str, Signature]:
     translations = TensorInfo(dtype="string", shape=["B", "n"])
     found: dict[str, Signature] = {}
-    if "onnx" in formats:
+    for precision in ("float32", *twins) if "onnx" in formats else ():
         source_ids = TensorInfo(dtype="int64", shape=["B", "S"])
-        found["model.onnx"] = Signature(
-            inputs={"texts": TEXTS, **_options()}, outputs={"translations": translations, **OUTPUTS}
+        found[file_name("model.onnx", precision)] = Signature(
+            precision=precision,
+            inputs={"texts": TEXTS, **_options()},
+            outputs={"translations": translations, **OUTPUTS},
         )
-        found["model.ids.onnx"] = Signature(
-            inputs={"source_ids": source_ids, **_options()}, outputs=OUTPUTS
+        found[file_name("model.ids.onnx", precision)] = Signature(
+            precision=precision,
+            inputs={"source_ids": source_ids, **_options()},
+            outputs=OUTPUTS,
         )
     if "saved_model" in formats:
         found["saved_model"] = Signature(
