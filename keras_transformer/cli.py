@@ -270,6 +270,14 @@ def export(
         list[Precision] | None,
         typer.Option(help="A smaller ONNX file as well; may be given again."),
     ] = None,
+    detail: Annotated[
+        list[Literal["log_probs", "cross_attention"]] | None,
+        typer.Option(help="A further output of the ONNX files; may be given again."),
+    ] = None,
+    layout: Annotated[
+        Literal["single", "split"],
+        typer.Option(help="split: encoder and decoder step besides, for a loop of your own."),
+    ] = "single",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an exported folder that is there.")
     ] = False,
@@ -288,7 +296,15 @@ def export(
         from keras_transformer.commands.export import run
 
         formats = [f.value for f in format or Format]
-        run(run_folder, folder, formats, force, [p.value for p in precision or ()])
+        run(
+            run_folder,
+            folder,
+            formats,
+            force,
+            precisions=[p.value for p in precision or ()],
+            details=detail or (),
+            layout=layout,
+        )
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,6 +66,29 @@ class PrecisionReport(_Record):
     examples: list[Example]
 
 
+class GraphReport(_Record):
+    """What became of the ONNX graph between the converter and the file, nodes of bodies included.
+
+    `passes` has the number of changes of each pass, in the order they ran.
+    """
+
+    nodes_before: int
+    nodes_after: int
+    passes: dict[str, int]
+
+    @classmethod
+    def of(cls, conversion: Any) -> GraphReport:
+        """Return the report of a `Conversion`; passes that ran more than once are summed."""
+        passes: dict[str, int] = {}
+        for name, changes in conversion.passes:
+            passes[name] = passes.get(name, 0) + changes
+        return cls(
+            nodes_before=conversion.nodes_before,
+            nodes_after=conversion.nodes_after,
+            passes=passes,
+        )
+
+
 class ParityReport(_Record):
     """What was compared, and how large the differences are.
 
@@ -77,6 +101,7 @@ class ParityReport(_Record):
     beam_sizes: list[int]
     runtimes: dict[str, RuntimeReport]
     max_logit_difference: float | None = None
+    graph: GraphReport | None = None
     packages: dict[str, str]
     examples: list[Example]
     precisions: list[PrecisionReport] = Field(default_factory=list)

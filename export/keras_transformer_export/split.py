@@ -13,15 +13,16 @@ ENCODER, DECODER = "encoder.onnx", "decoder_step.onnx"
 NEXT = "next_"
 
 
-class Split(NamedTuple):
-    """Two graphs that together decode."""
+class Part(NamedTuple):
+    """A graph, and its inputs and outputs."""
 
-    encoder: ModelProto
-    decoder: ModelProto
+    model: ModelProto
+    inputs: list[Value]
+    outputs: list[Value]
 
 
-def convert_split(model: Any) -> Split:
-    """Convert a `Transformer` to an encoder and a decoder step.
+def convert_split(model: Any) -> dict[str, Part]:
+    """Convert a `Transformer` to an encoder and a decoder step, by the names of their files.
 
     The encoder takes `source_ids` int64 [B, S] and gives what the decoder reads of the sources:
     `memory_key_0`, `memory_value_0` and so on for each layer, and `memory_mask` bool [B, 1, S].
@@ -38,13 +39,14 @@ def convert_split(model: Any) -> Split:
     source = Value("source_ids", "int64", ("B", "S"))
     memory, cache = _values(tf, model)
     ids, step = Value("ids", "int64", ("B",)), Value("step", "int64", ())
-    encoder = convert(_encode(model, memory), [source], memory)
-    longer = [_longer(value) for value in cache]
     logits = Value("logits", "float32", ("B", model.config.target_vocab_size))
-    decoder = convert(
-        _decode(model, memory, cache), [ids, step, *memory, *cache], [logits, *longer]
-    )
-    return Split(encoder.model, decoder.model)
+    inputs, outputs = [ids, step, *memory, *cache], [logits, *map(_longer, cache)]
+    return {
+        ENCODER: Part(convert(_encode(model, memory), [source], memory).model, [source], memory),
+        DECODER: Part(
+            convert(_decode(model, memory, cache), inputs, outputs).model, inputs, outputs
+        ),
+    }
 
 
 def _values(tf: Any, model: Any) -> tuple[list[Value], list[Value]]:

@@ -17,6 +17,8 @@ WHAT_IT_IS = {
     "model.onnx": "texts in, texts out; needs only ONNX Runtime",
     "model.ids.onnx": "ids in, ids out; without custom operators",
     "saved_model": "texts in, texts out, for TensorFlow",
+    "encoder.onnx": "ids in, what the decoder reads out",
+    "decoder_step.onnx": "one position, for a loop of your own",
 }
 
 
@@ -25,7 +27,7 @@ def run(
     folder: Path,
     formats: Sequence[str],
     force: bool,
-    precisions: Sequence[str] = (),
+    **choices: Any,
 ) -> None:
     """Export the best model of a run, or a Marian model, and print what was made.
 
@@ -37,10 +39,13 @@ def run(
     from keras_transformer.starting_point import StartingPoint
 
     StartingPoint.find(run_folder)  # its errors come before TensorFlow takes its seconds to start
-    bundle, report = write(run_folder, folder, formats, force, precisions=precisions)
+    bundle, report = write(run_folder, folder, formats, force, **choices)
     screen.say(f"[bold]{escape(str(folder))}[/]")
     screen.out.print(files_table(bundle))
-    screen.say(f"\nParity  {parity_line(report)}")
+    screen.say()
+    if report.graph is not None:
+        screen.say(f"Graph   {graph_line(report.graph)}")
+    screen.say(f"Parity  {parity_line(report)}")
     for line in precision_lines(report):
         screen.say(f"        {line}")
     name = shlex.quote(str(folder))
@@ -57,6 +62,7 @@ def write(
     force: bool,
     card: dict[str, str] | None = None,
     precisions: Sequence[str] = (),
+    **choices: Any,
 ) -> tuple[Any, Any]:
     """Export, with a line that says what is being done; returns the bundle and its report.
 
@@ -67,6 +73,7 @@ def write(
         force: replace a bundle that is there.
         card: fields of the model card.
         precisions: "int8", "float16": smaller ONNX files beside those in float32.
+        choices: `details` and `layout` of `export`.
     """
     backend.choose_tensorflow()  # also for a run that was trained on JAX
     from keras_transformer.starting_point import StartingPoint
@@ -82,6 +89,7 @@ def write(
             ("float32", *precisions),  # type: ignore[arg-type]
             card=ModelCard.model_validate(card or {}),
             force=force,
+            **choices,
             progress=status.update,
         )
     return bundle, ParityReport.read(bundle)
@@ -135,6 +143,13 @@ def precision_lines(report: Any) -> list[str]:
     from keras_transformer_export.model_card import precision_line
 
     return [precision_line(found).removeprefix("- ") for found in report.precisions]
+
+
+def graph_line(graph: Any) -> str:
+    """Say in one line what the passes made of the graph; all of them stand in parity.json."""
+    most = sorted(graph.passes.items(), key=lambda item: -item[1])[:4]
+    counts = ", ".join(f"{name} {count:,}" for name, count in most)
+    return f"{graph.nodes_before:,} nodes became {graph.nodes_after:,} ({counts}, ...)"
 
 
 def parity_line(report: Any) -> str:

@@ -7,7 +7,9 @@ import pytest
 from keras_transformer.decoding.details import details_of
 from keras_transformer.id_rows import pad_rows
 from keras_transformer_export.onnx_model import convert_search
-from keras_transformer_export.split import convert_split
+from keras_transformer_export.parity import ParityError
+from keras_transformer_export.split import DECODER, convert_split
+from keras_transformer_export.split_proof import decode, prove_split
 
 WORDS = ["face", "abcdefabc", "b", "", "deadbeef"]
 
@@ -36,34 +38,24 @@ def named(session, feeds):
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def empty(value, rows):
-    sizes = [size if isinstance(size, int) else 0 for size in value.shape]
-    return np.zeros([rows, *sizes[1:]], "float32")
-
-
-def test_a_loop_around_encoder_and_decoder_step_is_greedy_search(translator, open_session):
-    split = convert_split(translator.model)
-    for model in split:
-        onnx.checker.check_model(model, full_check=True)
-    encoder, decoder = map(open_session, split)
-    config = translator.config
+def test_a_loop_around_encoder_and_decoder_step_is_greedy_search(translator, tmp_path):
+    parts = convert_split(translator.model)
+    for name, part in parts.items():
+        onnx.checker.check_model(part.model, full_check=True)
+        onnx.save(part.model, tmp_path / name)
     source_ids = ids_of(translator, WORDS)
     expected = translator.search(source_ids).ids[:, 0]
-    memory = named(encoder, {"source_ids": source_ids.astype("int64")})
-    cache = {
-        value.name: empty(value, len(WORDS))
-        for value in decoder.get_inputs()
-        if value.name.startswith("past_")
-    }
-    last, columns = np.full(len(WORDS), config.start_id), []
-    for step in range(expected.shape[1]):
-        feeds = {"ids": last, "step": np.array(step), **memory, **cache}
-        found = named(decoder, feeds)
-        cache = {name: found[f"next_{name}"] for name in cache}
-        ended = np.any(np.array(columns) == config.eos_id, axis=0) if columns else False
-        last = np.where(ended, config.pad_id, found["logits"].argmax(axis=-1))
-        columns.append(last)
-    np.testing.assert_array_equal(np.stack(columns, axis=1), expected)
+    found = decode(tmp_path, source_ids, translator.config, expected.shape[1])
+    np.testing.assert_array_equal(found, expected)
+    prove_split(translator, tmp_path, WORDS)
+    other = onnx.load(tmp_path / DECODER)
+    for tensor in other.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(-array, tensor.name))
+    onnx.save(other, tmp_path / DECODER)
+    with pytest.raises(ParityError, match="other rows of 5"):
+        prove_split(translator, tmp_path, WORDS)
 
 
 def test_details_are_those_of_the_full_model_and_agree_with_the_scores(
