@@ -28,6 +28,13 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+class Detail(StrEnum):
+    """Further outputs of the ONNX files."""
+
+    log_probs = "log_probs"
+    cross_attention = "cross_attention"
+
+
 class Precision(StrEnum):
     """What the smaller ONNX files hold."""
 
@@ -271,7 +278,7 @@ def export(
         typer.Option(help="A smaller ONNX file as well; may be given again."),
     ] = None,
     detail: Annotated[
-        list[Literal["log_probs", "cross_attention"]] | None,
+        list[Detail] | None,
         typer.Option(help="A further output of the ONNX files; may be given again."),
     ] = None,
     layout: Annotated[
@@ -302,7 +309,7 @@ def export(
             formats,
             force,
             precisions=[p.value for p in precision or ()],
-            details=detail or (),
+            details=[d.value for d in detail or ()],
             layout=layout,
         )
 
