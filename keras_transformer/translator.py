@@ -157,6 +157,7 @@ class Translator:
             min_decoding_length,
             early_stopping,
         )
+        options.check_fit(self.config.target_vocab_size)
         check_count("batch_size", batch_size)
         rows = self._rows(self.source, texts, "texts")
         prefixes = prefix_rows(target_prefix, len(rows), self.config)
