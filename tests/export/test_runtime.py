@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from keras_transformer_export.bundle import BundleError
+from keras_transformer_export.bundle import Bundle, BundleError
 from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.parity import verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
 from keras_transformer_export.runtime.text_translator import MOST_CHARACTERS, MOST_ROWS, batches
+from keras_transformer_export.search_inputs import DEFAULTS
 
 README = Path(__file__).parents[2] / "export" / "README.md"
 
@@ -311,12 +312,50 @@ def test_the_ten_lines_of_the_readme_run_with_one_file_and_no_package_of_ours(
     assert finished.stdout.splitlines() == expected
 
 
+def test_the_beam_lines_of_the_readme_go_on_from_the_ten(bundle_folder, onnx_translator):
+    code = readme_code("import numpy as np\nimport onnxruntime\n") + readme_code("beam = {")
+    finished = run_python(code, folder=bundle_folder, isolated=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    expected = onnx_translator.translate(["cafe", "bead"], 4, 2, length_penalty=1.0)
+    assert finished.stdout.splitlines()[2:] == [" | ".join(h.text for h in row) for row in expected]
+
+
+def test_inputs_and_outputs_of_the_readme_are_those_of_the_file(bundle_folder):
+    rows = [line.split(" | ") for line in README.read_text(encoding="utf-8").splitlines()]
+    told = {
+        row[0].strip("| `"): row[1] for row in rows if row[0].startswith("| `") and len(row) == 3
+    }
+    signature = Bundle.open(bundle_folder).manifest.signatures["model.onnx"]
+    for name, record in {**signature.inputs, **signature.outputs}.items():
+        assert told[name].startswith(record.dtype.removesuffix("32")), name
+        for size in record.shape:
+            assert str(size) in told[name]
+        if name in DEFAULTS and not record.shape:
+            value = DEFAULTS[name].item()
+            default = "true" if value is True else f"{value:g}"
+            assert told[name].endswith(f" scalar, {default}")
+
+
+def test_the_lines_of_the_readme_make_an_input_of_an_option(
+    bundle_folder, onnx_translator, tmp_path
+):
+    """As Java and JavaScript need it: `get_inputs` lists what they may give."""
+    (tmp_path / "model.onnx").write_bytes((bundle_folder / "model.onnx").read_bytes())
+    finished = run_python(readme_code("import onnx\n"), folder=tmp_path, isolated=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    with OnnxTranslator(tmp_path / "model.beam.onnx") as translator:
+        assert [v.name for v in translator._session.get_inputs()] == ["texts", "beam_size"]
+        expected = onnx_translator.translate(["cafe", "bead"], 4)
+        found = translator.translate(["cafe", "bead"], 4)
+        assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]
+
+
 @pytest.mark.slow
 def test_the_tensorflow_lines_of_the_readme_run(bundle_folder, onnx_translator):
     code = readme_code("import tensorflow as tf\n")
     finished = run_python(code, folder=bundle_folder, isolated=True)
     assert finished.returncode == 0, finished.stderr
-    expected = [h.text for (h,) in onnx_translator.translate(["cafe", "bead"])]
+    expected = [row[0].text for row in onnx_translator.translate(["cafe", "bead"], 4)]
     assert finished.stdout.splitlines() == expected
 
 
@@ -324,7 +363,7 @@ def test_verify_finds_a_model_that_answers_otherwise(bundle_folder, tmp_path):
     """Every hash is right here: only running the examples can tell."""
     import shutil
 
-    from keras_transformer_export.bundle import MANIFEST, Bundle, Description, write_manifest
+    from keras_transformer_export.bundle import MANIFEST, Description, write_manifest
     from keras_transformer_export.parity import ParityError
 
     shutil.copytree(bundle_folder, tmp_path / "bundle")
