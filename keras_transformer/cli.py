@@ -195,6 +195,12 @@ def evaluate(
         Literal["13a", "none"],
         typer.Option(help="For BLEU: 13a, or none if your texts are tokenised."),
     ] = "13a",
+    beam_size: Annotated[
+        int, typer.Option(help="1 is greedy search; 4 or 5 is usual for translation.")
+    ] = 1,
+    length_penalty: Annotated[
+        float, typer.Option(help="How the beam favours long translations.")
+    ] = 0.6,
 ) -> None:
     """Say how good and how fast a trained run is.
 
@@ -204,13 +210,13 @@ def evaluate(
 
     Examples:
       [cyan]keras-transformer evaluate runs/g2p[/]
-      [cyan]keras-transformer evaluate runs/multi30k --tokenize none[/]
+      [cyan]keras-transformer evaluate runs/multi30k --tokenize none --beam-size 5[/]
       [cyan]keras-transformer evaluate runs/g2p --split validation --limit 200[/]
     """
     with screen.errors():
         from keras_transformer.commands.evaluate import run
 
-        run(run_folder, split, limit, data, tokenize)
+        run(run_folder, split, limit, data, tokenize, beam_size, length_penalty)
 
 
 @app.command()
@@ -222,17 +228,30 @@ def translate(
             help="A run folder, a Marian folder, an exported folder or an .onnx file.",
         ),
     ],
+    beam_size: Annotated[
+        int | None,
+        typer.Option(help="Translations that are followed together. Default: 1, greedy search."),
+    ] = None,
+    num_hypotheses: Annotated[
+        int | None,
+        typer.Option(help="Translations of each line, best first; at most the beam. Default: 1."),
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="How scores favour long translations. Default: 0.6.")
+    ] = None,
     max_decoding_length: Annotated[
         int | None,
         typer.Option(help="Most tokens of a translation. Default: those of its source + 50."),
     ] = None,
-    beam_size: Annotated[int | None, typer.Option(help="1, which is greedy search.")] = None,
+    min_decoding_length: Annotated[
+        int | None, typer.Option(help="Fewest tokens of a translation. Default: any.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most lines decoded together. Default: 64.")
+    ] = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="Write the score and a TAB before each translation.")
     ] = False,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="How scores favour long translations. Default: 0.6.")
-    ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
     ] = "auto",
@@ -240,10 +259,13 @@ def translate(
     r"""Translate standard input to standard output, line by line.
 
     Each line gives one line, a blank line a blank one. Memory does not grow.
+    With --num-hypotheses above 1 it gives so many lines, each
+      [cyan]number of the line, from 0  TAB  score  TAB  translation[/]
 
     Examples:
       [cyan]echo hello | keras-transformer translate runs/g2p[/]
       [cyan]keras-transformer translate exported/model.onnx < in.txt > out.txt[/]
+      [cyan]keras-transformer translate exported --beam-size 4 --num-hypotheses 4[/]
       [cyan]keras-transformer translate exported[/]          type, Enter, read
 
     For exported files this suffices: pip install "keras-transformer\[runtime-cpu]"
@@ -253,8 +275,11 @@ def translate(
 
         options = {
             "beam_size": beam_size,
+            "num_hypotheses": num_hypotheses,
             "length_penalty": length_penalty,
             "max_decoding_length": max_decoding_length,
+            "min_decoding_length": min_decoding_length,
+            "batch_size": batch_size,
         }
         run(model, device, scores, options)
 

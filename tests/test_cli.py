@@ -1,8 +1,11 @@
+import contextlib
 import errno
 import gzip
+import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,10 +15,11 @@ from pathlib import Path
 import make_marian_goldens as goldens
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from keras_transformer.cli import app
-from keras_transformer.commands import own_data, screen
+from keras_transformer.commands import line_progress, own_data, screen
 from keras_transformer.commands.translate import read_lines, translate_lines
 from keras_transformer.config import find_recipe
 from keras_transformer.hypothesis import Hypothesis
@@ -433,6 +437,38 @@ def test_evaluate_gives_bleu_and_chrf_with_signatures_and_samples(tiny_run):
     assert max(map(len, result.stdout.splitlines()[1:])) <= 80  # the first has a path
 
 
+def test_evaluate_says_how_it_searched(tiny_run):
+    for args, how in (
+        ([], "greedy"),
+        (["--beam-size", 1, "--length-penalty", 2], "greedy"),
+        (["--beam-size", 3], "beam 3, length penalty 0.6"),
+        (["--beam-size", 4, "--length-penalty", 0], "beam 4, length penalty 0"),
+    ):
+        result = run("evaluate", tiny_run.path, "--limit", 2, *args)
+        assert result.exit_code == 0, result.output
+        assert f"2 validation texts, best model, {how}\n" in result.stdout.replace(" \n", "\n")
+
+
+def test_evaluate_searches_as_it_is_told(tiny_run, given):
+    result = run("evaluate", tiny_run.path, "--limit", 2, "--beam-size", 3, "--length-penalty", 1)
+    assert result.exit_code == 0, result.output
+    assert given == [{"beam_size": 3, "length_penalty": 1.0}] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--beam-size", 0], "beam_size must be an integer from 1"),
+        (["--beam-size", 1000], "beam_size must be at most the target vocabulary's size"),
+        (["--length-penalty", -1], "length_penalty must be a number from 0"),
+    ],
+)
+def test_evaluate_refuses_options_the_search_cannot_honour(tiny_run, args, message):
+    result = run("evaluate", tiny_run.path, *args)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
 def test_a_test_split_that_the_recipe_does_not_have_is_refused(tiny_run):
     result = run("evaluate", tiny_run.path, "--split", "test")
     assert result.exit_code == 2
@@ -446,9 +482,20 @@ def echo(texts):
     return [[Hypothesis(text.upper(), -1.0, [], True)] for text in texts]
 
 
+def several(texts):
+    """Two hypotheses of each text, and one of "x"."""
+    return [
+        [Hypothesis(text.upper(), -1.0, [], True), Hypothesis(text * 2, -2.5, [], False)][
+            : 2 - (text == "x")
+        ]
+        for text in texts
+    ]
+
+
 def test_lines_keep_their_order_and_blank_ones_stay_blank():
     lines = ["a", "", "b", " ", "c"]
-    assert [h.text for h in translate_lines(echo, lines, 2)] == ["A", "", "B", "", "C"]
+    found = [[h.text for h in row] for row in translate_lines(echo, lines, 2)]
+    assert found == [["A"], [""], ["B"], [""], ["C"]]
 
 
 def test_an_endless_input_is_translated_in_constant_memory():
@@ -459,14 +506,14 @@ def test_an_endless_input_is_translated_in_constant_memory():
         return echo(texts)
 
     found = translate_lines(translate, itertools.repeat("x"), 3)
-    assert [h.text for h in itertools.islice(found, 7)] == ["X"] * 7
+    assert [row[0].text for row in itertools.islice(found, 7)] == ["X"] * 7
     assert asked == [3, 3, 3]
 
 
 def test_what_stands_before_a_bad_line_is_translated_before_the_error():
     lines = read_lines(iter([b"a\n", b"\xff\n", b"b\n"]))
     found = translate_lines(echo, lines, 1000)
-    assert next(found).text == "A"
+    assert next(found)[0].text == "A"
     with pytest.raises(ValueError, match="standard input, line 2: must be UTF-8"):
         next(found)
 
@@ -489,27 +536,76 @@ def test_a_run_folder_translates_line_by_line(tiny_run):
     assert result.stderr == ""
 
 
-def test_options_reach_the_translator_and_scores_stand_before_a_tab(tiny_run, monkeypatch):
+OPTIONS = {
+    "beam_size": 4,
+    "num_hypotheses": 2,
+    "length_penalty": 1.0,
+    "max_decoding_length": 9,
+    "min_decoding_length": 2,
+    "batch_size": 8,
+}
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The options that the run's translator was called with; it gives what `several` gives."""
     from keras_transformer.translator import Translator
 
     given = []
 
     def translate(self, texts, **options):
         given.append(options)
-        return echo(texts)
+        return several(texts)
 
     monkeypatch.setattr(Translator, "translate", translate)
+    return given
+
+
+def test_options_reach_the_translator_and_those_left_out_do_not(tiny_run, given):
+    args = [
+        part for name, value in OPTIONS.items() for part in (f"--{name.replace('_', '-')}", value)
+    ]
+    result = run("translate", tiny_run.path, *args, input="a\n")
+    assert (result.exit_code, given[-1]) == (0, OPTIONS)
+    run("translate", tiny_run.path, input="a\n")
+    assert given[-1] == {}
+
+
+def test_scores_stand_before_a_tab(tiny_run, given):
+    result = run("translate", tiny_run.path, "--scores", input="a\n\nb\n")
+    assert result.stdout == "-1.0000\tA\n0.0000\t\n-1.0000\tB\n"
+
+
+@pytest.mark.parametrize("scores", [[], ["--scores"]])
+def test_several_hypotheses_are_lines_with_the_number_of_their_source(tiny_run, given, scores):
+    """A line gives fewer where there are no more, and a blank line one."""
+    result = run("translate", tiny_run.path, "--num-hypotheses", 2, *scores, input="a\n\nx\nb\n")
+    assert [line.split("\t") for line in result.stdout.splitlines()] == [
+        ["0", "-1.0000", "A"],
+        ["0", "-2.5000", "aa"],
+        ["1", "0.0000", ""],
+        ["2", "-1.0000", "X"],
+        ["3", "-1.0000", "B"],
+        ["3", "-2.5000", "bb"],
+    ]
+
+
+def test_a_run_folder_translates_with_a_beam(tiny_run):
+    from keras_transformer.translator import Translator
+
+    texts = ["1 2", "", "3 4 0"]
     result = run(
-        *("translate", tiny_run.path, "--scores", "--length-penalty", 1),
-        *("--max-decoding-length", 9, "--beam-size", 1),
-        input="a\nb\n",
+        *("translate", tiny_run.path, "--beam-size", 3, "--num-hypotheses", 3),
+        *("--length-penalty", 0, "--max-decoding-length", 5),
+        input="".join(f"{text}\n" for text in texts),
     )
-    assert result.stdout == "-1.0000\tA\n-1.0000\tB\n"
-    assert given[-1] == {
-        "beam_size": 1,
-        "length_penalty": 1.0,
-        "max_decoding_length": 9,
-    }
+    assert result.exit_code == 0, result.output
+    expected = Translator.load(tiny_run.path).translate(
+        ["1 2", "3 4 0"], 3, 3, length_penalty=0.0, max_decoding_length=5
+    )
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["0", "0", "0", "1", "2", "2", "2"]
+    assert [row[2] for row in rows if row[0] != "1"] == [h.text for row in expected for h in row]
 
 
 def test_a_limit_on_length_is_kept(tiny_run):
@@ -517,10 +613,133 @@ def test_a_limit_on_length_is_kept(tiny_run):
     assert len(result.stdout.split()) <= 1
 
 
-def test_a_larger_beam_is_refused_before_the_first_line(tiny_run):
-    result = run("translate", tiny_run.path, "--beam-size", 4, input="")
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--beam-size", 0], "beam_size must be an integer from 1"),
+        (["--beam-size", 1000], "beam_size must be at most the target vocabulary's size"),
+        (["--num-hypotheses", 2], "num_hypotheses must be at most beam_size"),
+        (["--length-penalty", -1], "length_penalty must be a number from 0"),
+        (["--max-decoding-length", 0], "max_decoding_length must be an integer from 1"),
+        (["--min-decoding-length", -1], "min_decoding_length must be an integer from 1"),
+        (["--batch-size", 0], "batch_size must be an integer from 1"),
+        (["--beam-size", "wide"], "Invalid value for '--beam-size'"),
+    ],
+)
+def test_bad_options_are_refused_before_the_first_line(tiny_run, args, message):
+    result = run("translate", tiny_run.path, *args, input="")
     assert result.exit_code == 2
-    assert "beam_size must be 1" in result.stderr
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+# the progress of translate
+
+# With a stand-in for the model, so that nothing is loaded.
+TRANSLATE_BY_ECHO = """
+from keras_transformer.commands import translate
+from keras_transformer.hypothesis import Hypothesis
+translate._open = lambda *_: lambda texts: [[Hypothesis(t.upper(), -1.0, [], True)] for t in texts]
+from keras_transformer.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2), ("a\n" * 3000, 3000)],
+)
+def test_lines_are_counted_and_the_file_stays_where_it_was(tmp_path, monkeypatch, text, count):
+    monkeypatch.setattr(line_progress, "BLOCK", 7)
+    path = tmp_path / "lines"
+    path.write_text(text)
+    with path.open("rb") as file:
+        assert line_progress.lines_left(file) == count
+        assert file.read() == text.encode()
+        assert line_progress.lines_left(file) == 0
+
+
+def test_only_a_file_is_a_file(tmp_path):
+    (tmp_path / "lines").write_text("a")
+    with (tmp_path / "lines").open("rb") as file:
+        assert line_progress.is_file(file)
+    assert not line_progress.is_file(file)  # closed
+    assert not line_progress.is_file(io.BytesIO(b"a"))
+    with open(os.devnull, "rb") as device:
+        assert not line_progress.is_file(device)
+    reader, writer = map(os.fdopen, os.pipe(), ("rb", "wb"))
+    with reader, writer:
+        assert not line_progress.is_file(reader)
+
+
+def test_the_bar_tells_lines_done_and_lines_a_second():
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with line_progress.bar(1234, terminal) as advance:
+        for _ in range(1000):
+            advance()
+    shown = terminal.file.getvalue()
+    assert "1000/1234" in shown
+    assert re.search(r"[\d,]+ lines/s", shown)
+
+
+def translate_on_a_terminal(lines, stdin=None, stdout=subprocess.PIPE):
+    """Translate by echo with standard error on a terminal; returns it and standard output."""
+    primary, secondary = os.openpty()
+    process = start(
+        *("translate", "model"),
+        code=TRANSLATE_BY_ECHO,
+        stdin=stdin or subprocess.PIPE,
+        stdout=secondary if stdout == "terminal" else stdout,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    found, _ = process.communicate(None if stdin else lines, timeout=60)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal whose other side was closed
+        while block := os.read(primary, 1 << 16):
+            shown += block
+    os.close(primary)
+    assert process.returncode == 0, shown
+    return shown.decode(), found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_file_gets_a_bar_on_the_terminal_and_only_results_on_stdout(tmp_path):
+    lines = b"a\n\nb\n" * 50
+    (tmp_path / "in.txt").write_bytes(lines)
+    with (tmp_path / "in.txt").open("rb") as file:
+        shown, found = translate_on_a_terminal(lines, stdin=file)
+    assert "150/150" in shown
+    assert "lines/s" in shown
+    assert found == lines.upper()
+    shown, found = translate_on_a_terminal(lines)  # through a pipe
+    assert (shown, found) == ("", lines.upper())
+    with (tmp_path / "in.txt").open("rb") as file:
+        shown, _ = translate_on_a_terminal(lines, stdin=file, stdout="terminal")
+    assert shown.replace("\r", "") == lines.upper().decode()
+
+
+def test_no_bar_stands_in_files_and_pipes(tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"a\nb")
+    with (tmp_path / "in.txt").open("rb") as file:
+        process = start("translate", "model", code=TRANSLATE_BY_ECHO, stdin=file)
+        found, errors = process.communicate(timeout=60)
+    assert (found, errors) == (b"A\nB\n", b"")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads kilobytes of memory")
+def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path):
+    peak = "import resource, sys; peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    ending = f"try: main()\nfinally: {peak}; print(peak, file=sys.stderr)\n"
+    code = TRANSLATE_BY_ECHO.replace("main()\n", ending)
+    used = []
+    for count in (2_000, 300_000):
+        path = tmp_path / "in.txt"
+        path.write_bytes(b"one two three four five six seven\n" * count)
+        with path.open("rb") as file:
+            process = start("translate", "model", code=code, stdin=file, stdout=subprocess.DEVNULL)
+            used.append(int(process.communicate(timeout=120)[1]))
+    assert used[1] < used[0] + 8_000  # kilobytes; the file has 10,000
 
 
 @pytest.mark.slow
@@ -573,6 +792,31 @@ def test_an_exported_file_gives_the_runs_translations_without_tensorflow(bundle,
     stdout, stderr = process.communicate(texts.encode(), timeout=120)
     assert stdout.decode() == run("translate", tiny_run.path, input=texts).stdout
     assert stderr.decode() == "loaded: []\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [".", "model.onnx"])
+def test_a_bundle_and_its_file_give_the_runs_n_best_lists(bundle, tiny_run, name):
+    options = ("--beam-size", 4, "--num-hypotheses", 3, "--length-penalty", 1, "--batch-size", 2)
+    texts = "1 2\n\n3 4 0\n5\n"
+    result = run("translate", bundle[0] / name, *options, input=texts)
+    assert result.exit_code == 0, result.output
+    expected = run("translate", tiny_run.path, *options, input=texts).stdout
+    assert len(expected.splitlines()) == 10
+    assert [line.split("\t")[::2] for line in result.stdout.splitlines()] == [
+        line.split("\t")[::2] for line in expected.splitlines()
+    ]
+
+
+@pytest.mark.slow
+def test_a_bundle_without_onnx_translates_with_its_saved_model(tiny_run, tmp_path):
+    folder = tmp_path / "exported"
+    result = run("export", tiny_run.path, folder, "--format", "saved_model")
+    assert result.exit_code == 0, result.output
+    options = ("--beam-size", 2, "--num-hypotheses", 2)
+    result = run("translate", folder, *options, input="1 2\n3\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == run("translate", tiny_run.path, *options, input="1 2\n3\n").stdout
 
 
 @pytest.mark.slow

@@ -342,7 +342,8 @@ def _requests(sentences: Sequence[str]) -> Iterator[Request]:
     yield from (Request(batch, GREEDY) for batch in _batches(sentences))
     step = max(1, len(sentences) // MOST_BEAM_SENTENCES)
     for turn, batch in enumerate(_batches(sentences[::step])):
-        yield Request(batch, BEAMS[turn % len(BEAMS)])
+        # each round of batch sizes begins with another beam, so that all meet all
+        yield Request(batch, BEAMS[(turn + turn // len(BATCH_SIZES)) % len(BEAMS)])
 
 
 def _batches(sentences: Sequence[str]) -> Iterator[list[str]]:

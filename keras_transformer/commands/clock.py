@@ -43,7 +43,7 @@ def measure(runtime: str, path: Path, texts: Sequence[str]) -> Timing:
 
     Args:
         runtime: "keras" or "plain" (the whole prefix again for each token) with a run folder,
-            "saved_model" with a SavedModel, "onnx" with a `model.onnx`.
+            "saved_model" with the SavedModel of a bundle, "onnx" with a `model.onnx`.
         path: of the model.
         texts: what to translate, in batches of 64.
 
@@ -82,28 +82,18 @@ def _keras(path: Path) -> Translate:
 
 
 def _saved_model(path: Path) -> Translate:
-    from keras_transformer_export import saved_model
+    from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
 
-    translate = saved_model.load(path)
-
-    def run(texts: list[str]) -> list[str]:
-        found = [""] * len(texts)
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            rows = translate([texts[index] for index in batch])["texts"]
-            for index, row in zip(batch, rows, strict=True):
-                found[index] = row[0].decode()
-        return found
-
-    return run
+    translator = SavedModelTranslator(path)
+    return lambda texts: [hypotheses[0].text for hypotheses in translator.translate(texts)]
 
 
 def _plain(path: Path) -> Translate:
     backend.import_tensorflow()
     from keras_transformer.decoding.reference import predict
     from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH
-    from keras_transformer.translator import Translator, batches_by_length, pad_rows
+    from keras_transformer.id_rows import batches_by_length, pad_rows
+    from keras_transformer.translator import Translator
 
     translator = Translator.load(path)
     config = translator.config

@@ -16,6 +16,7 @@ from keras_transformer import backend
 from keras_transformer.commands import screen
 from keras_transformer.config import RunConfig
 from keras_transformer.data.corpus import Pair
+from keras_transformer.search_options import SearchOptions
 
 SAMPLES = 5
 NAMES = {"wer": "WER", "per": "PER", "bleu": "BLEU", "chrf": "chrF"}
@@ -27,6 +28,8 @@ def run(
     limit: int | None,
     data_folder: str | None,
     tokenize: Literal["13a", "none"],
+    beam_size: int = 1,
+    length_penalty: float = 0.6,
 ) -> None:
     """Translate held-out texts with the best model and print how good they are.
 
@@ -36,13 +39,16 @@ def run(
         limit: the most examples; None: all.
         data_folder: where the recipe's files are now; None: where they were.
         tokenize: sacrebleu's tokenizer for BLEU.
+        beam_size: of the search; 1: greedy.
+        length_penalty: of beam search.
 
     Raises:
-        ValueError: no such run, split or data.
+        ValueError: no such run, split or data, or an option the search cannot honour.
     """
     from keras_transformer.commands.train import changed
     from keras_transformer.run_folder import RunFolder
 
+    options = SearchOptions(beam_size, length_penalty=length_penalty)
     opened = RunFolder.open(run_folder)
     config = changed(opened.recipe, data={"folder": data_folder})
     name, pairs = choose_split(config, split)
@@ -54,12 +60,27 @@ def run(
     metric = config.training.quality_metric
     examples = take_examples(pairs, metric, limit)
     with screen.messages.status(f"Translating {len(examples):,} texts"):
-        found = assess(Translator.load(run_folder), examples, metric, tokenize)
+        found = assess(
+            Translator.load(run_folder),
+            examples,
+            metric,
+            tokenize,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+        )
     folder = escape(str(run_folder))
-    screen.say(f"[bold]{folder}[/]  {len(examples):,} {name} texts, best model, greedy")
+    how = search_in_words(options)
+    screen.say(f"[bold]{folder}[/]  {len(examples):,} {name} texts, best model, {how}")
     show(found)
     samples = zip(examples, found.hypotheses, strict=True)
     screen.out.print(Group("", _samples([next(samples) for _ in examples[:SAMPLES]])))
+
+
+def search_in_words(options: SearchOptions) -> str:
+    """Return how was searched: "greedy", or "beam 4, length penalty 0.6"."""
+    if options.beam_size == 1:
+        return "greedy"
+    return f"beam {options.beam_size}, length penalty {options.length_penalty:g}"
 
 
 def choose_split(config: RunConfig, split: str | None) -> tuple[str, Iterable[Pair]]:

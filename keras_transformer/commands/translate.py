@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from keras_transformer import backend
 from keras_transformer.commands import screen
+from keras_transformer.commands.line_progress import line_progress
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.text.validation import check_text
 
@@ -36,15 +37,30 @@ def run(model: Path, device: str, scores: bool, options: dict[str, Any]) -> None
     translate([])  # bad options are said before the first line is read
     if interactive:
         screen.messages.print("Type a text and press Enter. Ctrl-D ends it.")
+    several = given.get("num_hypotheses", 1) > 1
     output = sys.stdout.buffer
-    lines = read_lines(sys.stdin.buffer)
-    for hypothesis in translate_lines(translate, lines, 1 if interactive else CHUNK):
-        text = hypothesis.text.replace("\n", " ")
-        line = f"{hypothesis.score:.4f}\t{text}\n" if scores else f"{text}\n"
-        output.write(line.encode())
-        if interactive:
-            output.flush()
-    output.flush()
+    with line_progress() as advance:
+        lines = read_lines(sys.stdin.buffer)
+        found = translate_lines(translate, lines, 1 if interactive else CHUNK)
+        for number, hypotheses in enumerate(found):
+            output.write(_written(number, hypotheses, scores, several).encode())
+            if interactive:
+                output.flush()
+            advance()
+        output.flush()
+
+
+def _written(number: int, hypotheses: list[Hypothesis], scores: bool, several: bool) -> str:
+    """The lines of the output for one line of the input."""
+    if several:
+        return "".join(f"{number}\t{h.score:.4f}\t{_one_line(h.text)}\n" for h in hypotheses)
+    best = hypotheses[0]
+    score = f"{best.score:.4f}\t" if scores else ""
+    return f"{score}{_one_line(best.text)}\n"
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
@@ -71,8 +87,8 @@ def read_lines(file: BinaryIO) -> Iterator[str]:
 
 def translate_lines(
     translate: Translate, lines: Iterable[str], chunk_size: int
-) -> Iterator[Hypothesis]:
-    """Yield one hypothesis for each line; a blank line stays blank and is not asked for.
+) -> Iterator[list[Hypothesis]]:
+    """Yield the hypotheses of each line; a blank line is not asked for and stays blank.
 
     When reading fails, what was read before is translated first.
     """
@@ -80,7 +96,7 @@ def translate_lines(
         texts = [line for line in chunk if line.strip()]
         found = iter(translate(texts) if texts else [])
         for line in chunk:
-            yield next(found)[0] if line.strip() else Hypothesis("", 0.0, [], True)
+            yield next(found) if line.strip() else [Hypothesis("", 0.0, [], True)]
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -107,6 +123,8 @@ def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
         # No TensorFlow in this process: both carry a copy of the same native library.
         from keras_transformer_export.runtime import OnnxTranslator
 
+        if model.is_dir() and not (model / "model.onnx").exists():
+            return _open_saved_model(model, device, options)
         translator = OnnxTranslator(model, device=device)  # type: ignore[arg-type]
         return lambda texts: translator.translate(texts, **options)
     what = "does not exist" if not model.exists() else "is neither"
@@ -118,16 +136,29 @@ def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
 
 
 def _open_trained(model: Path, device: str, options: dict[str, Any]) -> Translate:
+    _start_tensorflow(device)
+    from keras_transformer.starting_point import StartingPoint
+
+    translator = StartingPoint.find(model).load()
+    return lambda texts: translator.translate(texts, **options)
+
+
+def _open_saved_model(model: Path, device: str, options: dict[str, Any]) -> Translate:
+    """Open a bundle that was exported without ONNX."""
+    _start_tensorflow(device)
+    from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
+
+    translator = SavedModelTranslator(model)
+    return lambda texts: translator.translate(texts, **options)
+
+
+def _start_tensorflow(device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow looks for devices
 
     backend.import_tensorflow()
-    from keras_transformer.starting_point import StartingPoint
-
     if device == "cuda":
         _require_gpu()
-    translator = StartingPoint.find(model).load()
-    return lambda texts: translator.translate(texts, **options)
 
 
 def _require_gpu() -> None:

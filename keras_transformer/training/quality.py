@@ -72,7 +72,11 @@ def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) 
 
 
 def assess(
-    translator: Any, examples: Examples, metric: str = "bleu", tokenize: Tokenize = "13a"
+    translator: Any,
+    examples: Examples,
+    metric: str = "bleu",
+    tokenize: Tokenize = "13a",
+    **options: Any,
 ) -> Assessment:
     """Translate examples and compare with their references.
 
@@ -81,9 +85,10 @@ def assess(
         examples: from `take_examples`.
         metric: "wer" (and PER) or "bleu" (and chrF).
         tokenize: sacrebleu's tokenizer for BLEU: "13a", or "none" for text that is tokenised.
+        options: of `translate`; by default greedy search.
 
     Raises:
-        ValueError: no examples, or an unknown metric.
+        ValueError: no examples, an unknown metric, or an option out of range.
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
@@ -91,9 +96,9 @@ def assess(
         raise ValueError("examples must hold at least one example. Received: none")
     sources = [source for source, _ in examples]
     references = [references for _, references in examples]
-    translator.translate(sources[:1])  # compiles the search
+    translator.translate(sources[:1], **options)  # compiles the search
     started = time.perf_counter()
-    found = [hypotheses[0] for hypotheses in translator.translate(sources)]
+    found = [hypotheses[0] for hypotheses in translator.translate(sources, **options)]
     seconds = time.perf_counter() - started
     texts = [hypothesis.text for hypothesis in found]
     measures = _word_errors if metric == "wer" else _translation_quality

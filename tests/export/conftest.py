@@ -1,6 +1,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,26 @@ def translator():
 def translator_maker():
     """Make a translator of other fields: (steps, **fields)."""
     return build_translator
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """Check hypotheses against those of Keras: only a tie may come out the other way round."""
+
+    def check(expected, received):
+        assert [len(row) for row in received] == [len(row) for row in expected]
+        ours, theirs = (list(chain(*rows)) for rows in (expected, received))
+        scores = np.array([h.score for h in ours])
+        np.testing.assert_allclose([h.score for h in theirs], scores, rtol=1e-5, atol=1e-4)
+        different = [
+            (a, b)
+            for a, b in zip(ours, theirs, strict=True)
+            if (a.text, a.tokens, a.finished) != (b.text, b.tokens, b.finished)
+        ]
+        assert all(abs(a.score - b.score) <= 1e-5 for a, b in different), different
+        assert len(different) <= 2, different  # two that are swapped
+
+    return check
 
 
 @pytest.fixture(scope="session")

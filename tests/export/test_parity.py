@@ -121,6 +121,13 @@ def test_every_text_is_compared_with_greedy_search_and_with_a_beam():
     assert {example.beam_size for example in report.examples} == {1, 4}
 
 
+def test_every_beam_meets_every_batch_size():
+    translator = FakeTranslator()
+    compare(translator, [f"text{i}" for i in range(4 * sum(BATCH_SIZES))], {}, {})
+    met = set(zip(translator.asked, translator.batches, strict=True))
+    assert met == {(options, size) for options in (GREEDY, *BEAMS) for size in BATCH_SIZES}
+
+
 @pytest.mark.parametrize(
     "change",
     [{"text": "other"}, {"score": -1.001}, {"score": float("nan")}],

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -5,13 +6,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from keras_transformer_export.bundle import BundleError
+from keras_transformer_export.bundle import Bundle, BundleError
+from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.parity import verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
-from keras_transformer_export.runtime.onnx_translator import MOST_CHARACTERS, MOST_TEXTS, _batches
+from keras_transformer_export.runtime.text_translator import MOST_CHARACTERS, MOST_ROWS, batches
+from keras_transformer_export.search_inputs import DEFAULTS
 
 README = Path(__file__).parents[2] / "export" / "README.md"
 
@@ -98,34 +102,74 @@ def test_eight_threads_on_one_session_give_what_one_gives(onnx_translator, words
             assert list(pool.map(onnx_translator.translate, parts)) == serial
 
 
-def test_batches_hold_texts_of_similar_length_and_bound_the_memory():
+@pytest.mark.parametrize(
+    ("most_texts", "most_characters"), [(MOST_ROWS, MOST_CHARACTERS), (7, 1000), (1, 1)]
+)
+def test_batches_hold_texts_of_similar_length_and_bound_the_memory(most_texts, most_characters):
     texts = ["a" * (i * 37 % 500) for i in range(300)] + ["a" * 50_000]
-    batches = list(_batches(texts))
-    assert sorted(i for batch in batches for i in batch) == list(range(301))
-    for batch in batches:
-        longest = max(len(texts[i]) for i in batch)
-        assert len(batch) <= MOST_TEXTS
-        assert len(batch) == 1 or len(batch) * longest <= MOST_CHARACTERS
+    found = list(batches(texts, most_texts, most_characters))
+    assert sorted(i for batch in found for i in batch) == list(range(301))
+    longest = [max(len(texts[i]) for i in batch) for batch in found]
+    assert longest == sorted(longest)
+    for batch, length in zip(found, longest, strict=True):
+        assert len(batch) <= most_texts
+        assert len(batch) == 1 or len(batch) * length <= most_characters
+
+
+def test_a_wide_beam_makes_batches_of_long_texts_smaller(onnx_translator, monkeypatch):
+    asked = []
+
+    def run(texts, inputs):
+        asked.append(len(texts))
+        return Outputs(
+            [[""]] * len(texts), np.zeros((len(texts), 1)), np.full((len(texts), 1, 1), 3)
+        )
+
+    monkeypatch.setattr(onnx_translator, "_run", run)
+    for beam_size in (1, 4, 10):
+        onnx_translator.translate(["a" * 1024] * 16, beam_size)
+    assert asked == [16, *[4] * 4, *[1] * 16]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam_size": 4}, "beam_size must be 1: .* Received: beam_size=4"),
-        ({"num_hypotheses": 2}, "num_hypotheses must be 1"),
         *(
-            ({"max_decoding_length": limit}, "max_decoding_length must be an integer from 1")
+            ({"beam_size": size}, "beam_size must be an integer from 1")
+            for size in (0, -1, 2.5, True, 2**31)
+        ),
+        ({"beam_size": 11}, "beam_size must be at most the target vocabulary's size, 10. .*=11"),
+        ({"num_hypotheses": 2}, "num_hypotheses must be at most beam_size: .*num_hypotheses=2"),
+        ({"beam_size": 4, "num_hypotheses": 0}, "num_hypotheses must be an integer from 1"),
+        *(
+            ({name: limit}, f"{name} must be an integer from 1")
+            for name in ("max_decoding_length", "min_decoding_length")
             for limit in (0, -1, 2.5, True, 2**31)
+        ),
+        (
+            {"min_decoding_length": 5, "max_decoding_length": 4},
+            "min_decoding_length must be at most max_decoding_length",
         ),
         *(
             ({"length_penalty": alpha}, "length_penalty must be a number from 0")
             for alpha in (float("nan"), float("inf"), -0.5, "x")
         ),
+        ({"early_stopping": 1}, "early_stopping must be True or False"),
+        ({"target_prefix": [[4], [4]]}, "target_prefix must have a row for each text"),
+        *(
+            ({"target_prefix": [[token]]}, r"target_prefix\[0\] must hold target ids below 10")
+            for token in (-1, 0, 2, 3, 10)
+        ),
+        ({"batch_size": 0}, "batch_size must be an integer from 1"),
     ],
+    ids=str,
 )
-def test_options_this_file_cannot_honour_are_refused(onnx_translator, options, message):
-    with pytest.raises(ValueError, match=message):
-        onnx_translator.translate(["a"], **options)
+def test_options_that_cannot_be_honoured_are_refused_alike(
+    onnx_translator, translator, options, message
+):
+    for one in (onnx_translator, translator):
+        with pytest.raises(ValueError, match=message):
+            one.translate(["a"], **options)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5])
@@ -220,15 +264,16 @@ def test_it_works_where_no_framework_is_installed(bundle_folder, onnx_translator
         + """
 from keras_transformer_export.parity import verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
-for hypotheses in OnnxTranslator(sys.argv[1]).translate(sys.argv[2:]):
+for hypotheses in OnnxTranslator(sys.argv[1]).translate(sys.argv[2:], beam_size=4):
     print(hypotheses[0].text)
 print(verify_bundle(sys.argv[1]).sentences)
 """
     )
     finished = run_python(code, bundle_folder, *words[:5])
     assert (finished.returncode, finished.stderr) == (0, "")
-    expected = [h.text for (h,) in onnx_translator.translate(words[:5])]
-    assert finished.stdout.splitlines() == [*expected, "24"]
+    expected = [h.text for (h,) in onnx_translator.translate(words[:5], beam_size=4)]
+    examples = json.loads((bundle_folder / "parity.json").read_text(encoding="utf-8"))["examples"]
+    assert finished.stdout.splitlines() == [*expected, str(len(examples))]
 
 
 def test_onnxruntime_missing_is_said_with_the_extra(bundle_folder):
@@ -267,21 +312,58 @@ def test_the_ten_lines_of_the_readme_run_with_one_file_and_no_package_of_ours(
     assert finished.stdout.splitlines() == expected
 
 
+def test_the_beam_lines_of_the_readme_go_on_from_the_ten(bundle_folder, onnx_translator):
+    code = readme_code("import numpy as np\nimport onnxruntime\n") + readme_code("beam = {")
+    finished = run_python(code, folder=bundle_folder, isolated=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    expected = onnx_translator.translate(["cafe", "bead"], 4, 2, length_penalty=1.0)
+    assert finished.stdout.splitlines()[2:] == [" | ".join(h.text for h in row) for row in expected]
+
+
+def test_inputs_and_outputs_of_the_readme_are_those_of_the_file(bundle_folder):
+    rows = [line.split(" | ") for line in README.read_text(encoding="utf-8").splitlines()]
+    told = {
+        row[0].strip("| `"): row[1] for row in rows if row[0].startswith("| `") and len(row) == 3
+    }
+    signature = Bundle.open(bundle_folder).manifest.signatures["model.onnx"]
+    for name, record in {**signature.inputs, **signature.outputs}.items():
+        assert told[name].startswith(record.dtype.removesuffix("32")), name
+        for size in record.shape:
+            assert str(size) in told[name]
+        if name in DEFAULTS and not record.shape:
+            value = DEFAULTS[name].item()
+            default = "true" if value is True else f"{value:g}"
+            assert told[name].endswith(f" scalar, {default}")
+
+
+def test_the_lines_of_the_readme_make_an_input_of_an_option(
+    bundle_folder, onnx_translator, tmp_path
+):
+    """As Java and JavaScript need it: `get_inputs` lists what they may give."""
+    (tmp_path / "model.onnx").write_bytes((bundle_folder / "model.onnx").read_bytes())
+    finished = run_python(readme_code("import onnx\n"), folder=tmp_path, isolated=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    with OnnxTranslator(tmp_path / "model.beam.onnx") as translator:
+        assert [v.name for v in translator._session.get_inputs()] == ["texts", "beam_size"]
+        expected = onnx_translator.translate(["cafe", "bead"], 4)
+        found = translator.translate(["cafe", "bead"], 4)
+        assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]
+
+
 @pytest.mark.slow
 def test_the_tensorflow_lines_of_the_readme_run(bundle_folder, onnx_translator):
     code = readme_code("import tensorflow as tf\n")
     finished = run_python(code, folder=bundle_folder, isolated=True)
     assert finished.returncode == 0, finished.stderr
-    expected = [h.text for (h,) in onnx_translator.translate(["cafe", "bead"])]
+    expected = [row[0].text for row in onnx_translator.translate(["cafe", "bead"], 4)]
     assert finished.stdout.splitlines() == expected
 
 
 def test_verify_finds_a_model_that_answers_otherwise(bundle_folder, tmp_path):
     """Every hash is right here: only running the examples can tell."""
-    import json
     import shutil
 
-    from keras_transformer_export.bundle import MANIFEST, Bundle, Description, write_manifest
+    from keras_transformer_export.bundle import MANIFEST, Description, write_manifest
     from keras_transformer_export.parity import ParityError
 
     shutil.copytree(bundle_folder, tmp_path / "bundle")
