@@ -9,7 +9,11 @@ import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from keras_transformer_export.graph_passes import Graph
-from keras_transformer_export.graph_passes.nodes import Node
+from keras_transformer_export.graph_passes.local_weights import (
+    make_weights_local,
+    make_weights_shared,
+)
+from keras_transformer_export.graph_passes.nodes import Node, Region
 from keras_transformer_export.stored_weights import Change, shorten_names, weight
 
 ZERO_POINT = 128
@@ -56,6 +60,7 @@ def quantize_int8(model: ModelProto) -> tuple[ModelProto, Change]:
         ValueError: a weight is not finite, or the model has no product with a constant matrix.
     """
     graph = Graph(model)
+    make_weights_shared(graph)
     quantizer = _Quantizer(graph)
     for node in graph.nodes("MatMul", "Gemm"):
         quantizer.quantize_product(node)
@@ -67,6 +72,7 @@ def quantize_int8(model: ModelProto) -> tuple[ModelProto, Change]:
             "that was exported in float32. Received: a graph without one"
         )
     quantizer.store_masks()
+    make_weights_local(graph)
     quantized = graph.to_model()
     shorten_names(quantized)
     onnx.checker.check_model(quantized, full_check=True)
@@ -101,7 +107,8 @@ class _Quantizer:
         self._zero = graph.constant(np.array(ZERO_POINT, "uint8"), "zero_point")
         self._one = graph.constant(np.array(1, "float32"), "one")
         self._derived: dict[tuple[str, str], str] = {}
-        self._quantized_values: dict[tuple[str, int], list[str]] = {}
+        self._transposes: dict[tuple[str, Region], str] = {}
+        self._quantized_values: dict[tuple[str, Region], list[str]] = {}
 
     def quantize_product(self, node: Node) -> None:
         """Put integer nodes in the place of a product with a constant matrix."""
@@ -113,8 +120,8 @@ class _Quantizer:
             return
         transposed = bool(node.attribute("transB", 0))
         matrix, scales = self._store(name, axis=1 if transposed else 0)
-        if transposed:  # done once, when the file is loaded
-            matrix = self._derive("Transpose", matrix, perm=[1, 0])
+        if transposed:
+            matrix = self._transposed(matrix, self.graph.region_of(node))
         integers, scale, zero = self._quantize_value(node, value)
         (sums,) = self._before(node, "MatMulInteger", [integers, matrix, zero, self._zero])
         (sums,) = self._before(node, "Cast", [sums], to=TensorProto.FLOAT)
@@ -163,11 +170,19 @@ class _Quantizer:
 
     def _quantize_value(self, node: Node, value: str) -> list[str]:
         """Bytes, scale and zero point of a value: made once in each body that multiplies it."""
-        key = (value, id(self.graph.region_of(node)))
+        key = (value, self.graph.region_of(node))
         if key not in self._quantized_values:
             made = self._before(node, "DynamicQuantizeLinear", [value], outputs=3)
             self._quantized_values[key] = made
         return self._quantized_values[key]
+
+    def _transposed(self, matrix: str, region: Region) -> str:
+        """A constant of the body that reads it, once the file is loaded (`make_weights_local`)."""
+        if (matrix, region) not in self._transposes:
+            node = self._node("Transpose", [matrix], 1, {"perm": [1, 0]})
+            self.graph.insert(node, region, 0)
+            self._transposes[matrix, region] = node.outputs[0]
+        return self._transposes[matrix, region]
 
     def _derive(self, op_type: str, constant: str, *inputs: str, **attributes: Any) -> str:
         """A value made of a constant, in front of the top graph."""

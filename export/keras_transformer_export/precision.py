@@ -9,7 +9,8 @@ import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from keras_transformer_export.graph_passes import Graph
-from keras_transformer_export.graph_passes.nodes import Node
+from keras_transformer_export.graph_passes.local_weights import PRODUCTS, make_weights_shared
+from keras_transformer_export.graph_passes.nodes import Node, Region
 from keras_transformer_export.int8 import quantize_int8
 from keras_transformer_export.stored_weights import Change, shorten_names, weight
 
@@ -22,11 +23,12 @@ LEAST_ELEMENTS = 256
 def to_float16(model: ModelProto) -> tuple[ModelProto, Change]:
     """Store matrices in half the bytes, and compute in float32.
 
-    Constant matrices of 256 elements or more are stored as float16. A Cast for each at the head
-    of the top graph makes them float32 again, which ONNX Runtime does once, when it loads the
-    file: it has no float16 products for CPUs (with casts around each product in their place,
-    decoding took 1.3 to 2.4 times as long), and on a GPU the products may use TF32. Nothing
-    else is rounded, so no mask, sum or softmax can overflow; inputs and outputs stay as they are.
+    Constant matrices of 256 elements or more are stored as float16. A Cast, at the head of the top
+    graph or of the body that multiplies by the matrix, makes it float32 again, which ONNX Runtime
+    does once, when it loads the file (`make_weights_local` says why there). It has no float16
+    products for CPUs: with casts around each product instead, decoding took 1.3 to 2.4 times as
+    long. On a GPU the products may use TF32. Nothing else is rounded, so no mask, sum or softmax
+    can overflow; inputs and outputs stay as they are.
     A matrix with a number that float16 cannot hold (beyond 65,504) stays float32.
 
     Args:
@@ -39,6 +41,7 @@ def to_float16(model: ModelProto) -> tuple[ModelProto, Change]:
         ValueError: a weight is not finite, or no matrix is large enough to be stored so.
     """
     graph = Graph(model)
+    make_weights_shared(graph)
     stored = 0
     kept: dict[str, str] = {}
     for name in list(graph.constants):
@@ -48,11 +51,7 @@ def to_float16(model: ModelProto) -> tuple[ModelProto, Change]:
         if np.abs(array).max() > np.finfo("float16").max:
             kept[name] = "beyond the range of float16"
             continue
-        half = graph.constant(array.astype("float16"), f"{name}.half")
-        whole = graph.new_value(f"{name}.whole", like=name)
-        graph.replace_uses(name, whole)
-        cast = {"to": helper.make_attribute("to", TensorProto.FLOAT)}
-        graph.insert(Node("Cast", [half], [whole], cast), graph.top, 0)
+        _halve(graph, name)
         stored += 1
     if not stored:
         raise ValueError(
@@ -63,6 +62,25 @@ def to_float16(model: ModelProto) -> tuple[ModelProto, Change]:
     shorten_names(halved)
     onnx.checker.check_model(halved, full_check=True)
     return halved, Change(stored, 0, kept, model.ByteSize(), halved.ByteSize())
+
+
+def _halve(graph: Graph, name: str) -> None:
+    """Store a matrix as float16, and give its readers what a Cast makes of it."""
+    half = graph.constant(graph.constants[name].astype("float16"), f"{name}.half")
+    whole: dict[Region, str] = {}
+
+    def cast(region: Region) -> str:
+        if region not in whole:
+            whole[region] = graph.new_value(f"{name}.whole", like=name)
+            to_float = {"to": helper.make_attribute("to", TensorProto.FLOAT)}
+            graph.insert(Node("Cast", [half], [whole[region]], to_float), region, 0)
+        return whole[region]
+
+    for node in graph.consumers(name):
+        region = graph.region_of(node) if node.op_type in PRODUCTS else graph.top
+        graph.set_inputs(node, [cast(region) if n == name else n for n in node.inputs])
+    if graph.is_used(name):  # a body returns it
+        graph.replace_uses(name, cast(graph.top))
 
 
 TWINS: dict[str, Callable[[ModelProto], tuple[ModelProto, Change]]] = {

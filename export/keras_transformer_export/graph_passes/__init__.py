@@ -17,6 +17,7 @@ from keras_transformer_export.graph_passes.identity import remove_identities
 from keras_transformer_export.graph_passes.indices import drop_index_guards
 from keras_transformer_export.graph_passes.layer_norm import fuse_layer_normalization
 from keras_transformer_export.graph_passes.linear import fuse_gemm, share_transposed_weights
+from keras_transformer_export.graph_passes.local_weights import make_weights_local
 from keras_transformer_export.graph_passes.loop_motion import move_invariants_out
 from keras_transformer_export.graph_passes.loop_states import hoist_loop_states
 from keras_transformer_export.graph_passes.no_ops import remove_no_ops
@@ -46,6 +47,7 @@ PASSES = (
     share_transposed_weights,
     merge_equal_nodes,
     remove_dead_code,
+    make_weights_local,
 )
 
 __all__ = ["PASSES", "Graph", "optimize"]
