@@ -3,6 +3,7 @@
 
 bin := .venv/bin
 PYTEST ?=
+workers := -n 2 --dist loadgroup
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -17,10 +18,10 @@ setup: ## make .venv with the pinned packages (the other targets do it themselve
 demo: setup ## train on real data, export, prove the export equal, run it: about 20 minutes
 	@$(bin)/keras-transformer demo
 
-test: setup ## run the tests, and say what was skipped and why
-	@$(bin)/python -m pytest -q -rs $(PYTEST)
+test: setup ## run the tests in two processes, and say what was skipped and why
+	@$(bin)/python -m pytest -q -rs $(workers) $(PYTEST)
 	@echo "Once more with Keras on JAX, the tests of both backends:"
-	@KERAS_BACKEND=jax $(bin)/python -m pytest -q -rs -m jax $(PYTEST)
+	@KERAS_BACKEND=jax $(bin)/python -m pytest -q -rs $(workers) -m jax $(PYTEST)
 
 check: setup ## what continuous integration wants: lint, format, types, tests
 	@$(bin)/ruff check .
@@ -28,7 +29,7 @@ check: setup ## what continuous integration wants: lint, format, types, tests
 	@$(bin)/pyright
 	@$(MAKE) --no-print-directory test
 
-prove: setup ## measure what benchmarks/RESULTS.md reports: about 8 minutes
+prove: setup ## measure what benchmarks/RESULTS.md reports: half an hour
 	$(bin)/python benchmarks/pipeline.py
 	$(bin)/python benchmarks/memory_reuse.py
 	$(bin)/python benchmarks/kill.py

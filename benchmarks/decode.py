@@ -14,8 +14,8 @@ stopped. Threads that wait do not spin, in no engine (`--spin` lets them).
 
 Printed: medians over the rounds; output tokens for each second, end symbols included; the ratio to
 CTranslate2 in float32, round by round, its median, for time and for CPU time: above 1 is faster or
-cheaper for each token; how many outputs are those of Keras. The slow recompute loop decodes a part
-of the batches, and is compared with CTranslate2 on that part.
+cheaper for each token; how many outputs are those of Keras, which decodes once. The SavedModel and
+the recompute loop are slow: they decode a part of the batches, and are compared on that part.
 """
 
 import argparse
@@ -172,10 +172,11 @@ def measure(
             done = {task: first for task, first in firsts.items() if first and not first.refusal}
             entries |= {(task, runner.name): Entry(first) for task, first in done.items()}
             print_refusals(runner.name, [first.refusal for first in firsts.values() if first])
+        timed = [runner for runner in runners if CONTESTANTS[runner.name].timed]
         chance = random.Random(0)
         for number in range(rounds):
             for task in tasks:
-                for runner in chance.sample(runners, len(runners)):
+                for runner in chance.sample(timed, len(timed)):
                     if (task, runner.name) in entries:
                         times = runner.ask(("again", task))
                         if times:
@@ -186,7 +187,7 @@ def measure(
             runner.end()
     for (task, _), entry in entries.items():
         entry.compare(entries.get((task, BASELINE)), entries.get((task, KERAS)))
-    return entries, runners
+    return {key: entry for key, entry in entries.items() if entry.rounds}, runners
 
 
 def print_refusals(name: str, refusals: list[str]) -> None:
@@ -201,7 +202,7 @@ def start_afresh(
     """Start each contestant a few times more, alone, and let it do one task."""
     footprints = {}
     task = MEMORY_TASK if MEMORY_TASK in tasks else next(iter(tasks))
-    for name in names:
+    for name in (name for name in names if CONTESTANTS[name].timed):
         loads, peaks = [], []
         for _ in range(starts):
             runner = Runner(name, folder / f"{name} afresh.log", quiet=True)

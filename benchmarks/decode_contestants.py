@@ -12,7 +12,7 @@ import numpy as np
 from decode_tasks import ALPHA, Sentence, Setting, Task
 
 Call = Callable[[], Any]
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+ENCODER, DECODER = "encoder.onnx", "decoder_step.onnx"
 KERAS, BASELINE = "ours, Keras", "CTranslate2 float32"
 
 
@@ -166,8 +166,7 @@ class Saved(Ours):
         import tensorflow_text  # noqa: F401  # pyright: ignore[reportUnusedImport]  # its operators
 
         self.loaded = tf.saved_model.load(str(setting.bundle / "saved_model"))
-        self.function = self.loaded.signatures["serving_default"]
-        self.inputs = self.function.structured_input_signature[1]
+        self.inputs = self.loaded.signatures["serving_default"].structured_input_signature[1]
         self.pad_id = setting.special_ids[0]
         self.constant = tf.constant
 
@@ -175,7 +174,7 @@ class Saved(Ours):
         feeds = {"texts": self.constant([sentence.text for sentence in batch])}
         for name, value in self.options(batch, task).items():
             feeds[name] = self.constant(value, self.inputs[name].dtype)
-        return lambda: self.function(**feeds)["ids"].numpy()
+        return lambda: self.loaded.translate(**feeds)["ids"].numpy()
 
 
 class Keras(Ours):
@@ -258,21 +257,24 @@ class Contestant:
         make: loads the engine.
         files: what it needs of the bundle; skipped where one is missing.
         slow: it decodes a part of the batches only.
+        timed: False: it decodes once, for its answers.
         environment: variables of its process.
     """
 
     make: Callable[[Setting], Engine]
     files: tuple[str, ...] = ()
     slow: bool = False
+    timed: bool = True
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def on_tensorflow(make: Callable[[Setting], Engine], *files: str, slow: bool = False) -> Contestant:
-    """Return a contestant whose process says nothing but errors."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
-    return Contestant(make, files, slow, {"KERAS_BACKEND": "tensorflow", **quiet})
-
-
+# It says nothing but errors.
+ON_TENSORFLOW = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "ABSL_MIN_LOG_LEVEL": "3",
+    "GRPC_VERBOSITY": "ERROR",
+}
 FLOAT32, INT8 = "model.ids.onnx", "model.ids.int8.onnx"
 CONTESTANTS = {
     BASELINE: Contestant(lambda setting: CTranslate2(setting, "float32")),
@@ -280,8 +282,8 @@ CONTESTANTS = {
     "ours, ONNX float32": Contestant(lambda setting: Onnx(setting, FLOAT32), (FLOAT32,)),
     "ours, ONNX int8": Contestant(lambda setting: Onnx(setting, INT8), (INT8,)),
     "ours, ONNX split": Contestant(Split, (ENCODER, DECODER)),
-    "ours, SavedModel": on_tensorflow(Saved, "saved_model"),
-    KERAS: on_tensorflow(Keras),
-    "plain recompute loop": on_tensorflow(Recompute, slow=True),
+    "ours, SavedModel": Contestant(Saved, ("saved_model",), True, environment=ON_TENSORFLOW),
+    KERAS: Contestant(Keras, timed=False, environment=ON_TENSORFLOW),
+    "plain recompute loop": Contestant(Recompute, slow=True, environment=ON_TENSORFLOW),
 }
 NAMES = "only these (and the baseline): " + ", ".join(CONTESTANTS)

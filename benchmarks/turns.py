@@ -1,6 +1,7 @@
 """Processes that take turns: each answers when asked, and is stopped while the others work."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 300  # seconds for a process to get ready, or to answer
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 Answer = Callable[[Any], Any]
 # Runs in the process: what it says when it is ready, and how it answers
@@ -117,6 +119,7 @@ def serve(
     maker: Maker, arguments: tuple[Any, ...], log: Path, threads: int, pipe: Connection
 ) -> None:
     """Get ready, then answer whatever comes through the pipe: the life of the process."""
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)  # it may be stopped at that moment
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 2)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

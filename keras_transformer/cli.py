@@ -28,6 +28,20 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+class Detail(StrEnum):
+    """Further outputs of the ONNX files."""
+
+    log_probs = "log_probs"
+    cross_attention = "cross_attention"
+
+
+class Precision(StrEnum):
+    """What the smaller ONNX files hold."""
+
+    int8 = "int8"
+    float16 = "float16"
+
+
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a training run, such as runs/g2p.")
 ]
@@ -284,6 +298,18 @@ def export(
         list[Format] | None,
         typer.Option(help="Only this one; may be given again. Default: both."),
     ] = None,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(help="A smaller ONNX file as well; may be given again."),
+    ] = None,
+    detail: Annotated[
+        list[Detail] | None,
+        typer.Option(help="A further output of the ONNX files; may be given again."),
+    ] = None,
+    layout: Annotated[
+        Literal["single", "split"],
+        typer.Option(help="split: encoder and decoder step besides, for a loop of your own."),
+    ] = "single",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an exported folder that is there.")
     ] = False,
@@ -295,12 +321,22 @@ def export(
     Examples:
       [cyan]keras-transformer export runs/g2p exported/g2p[/]
       [cyan]keras-transformer export runs/g2p exported/g2p --format onnx --force[/]
+      [cyan]keras-transformer export runs/g2p exported/g2p --precision int8[/]
       [cyan]keras-transformer export opus-mt-en-de exported/en-de[/]
     """
     with screen.errors():
         from keras_transformer.commands.export import run
 
-        run(run_folder, folder, [f.value for f in format or Format], force)
+        formats = [f.value for f in format or Format]
+        run(
+            run_folder,
+            folder,
+            formats,
+            force,
+            precisions=[p.value for p in precision or ()],
+            details=[d.value for d in detail or ()],
+            layout=layout,
+        )
 
 
 @app.command()

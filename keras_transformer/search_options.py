@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 LARGEST = 2**31 - 1  # of an int32
-STRONGEST_PENALTY = 100
+STRONGEST_PENALTY = 10
+HIGHEST_TEMPERATURE = 1000
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,33 @@ class SearchOptions:
             np.int32(self.min_decoding_length or 0),
             np.bool_(self.early_stopping),
         )
+
+
+def check_sampling(
+    num_samples: int, temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+    """Refuse what sampling cannot honour.
+
+    Raises:
+        ValueError: a number out of range; it is named.
+    """
+    check_count("num_samples", num_samples)
+    for name, value, most in (
+        ("temperature", temperature, HIGHEST_TEMPERATURE),
+        ("top_p", top_p, 1),
+    ):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not 0 < value <= most:
+            raise ValueError(
+                f"{name} must be a number above 0 and at most {most}. For the best translation "
+                f"use translate. Received: {name}={value!r}"
+            )
+    for name, value in (("top_k", top_k), ("seed", seed)):
+        integer = hasattr(value, "__index__") and not isinstance(value, bool)
+        if not integer or not 0 <= int(value) <= LARGEST:
+            raise ValueError(
+                f"{name} must be an integer from 0 to {LARGEST}. Received: {name}={value!r}"
+            )
 
 
 class HasIds(Protocol):

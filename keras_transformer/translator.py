@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,20 @@ backend.start()
 from keras import ops
 
 from keras_transformer.config import RunConfig, SequenceConfig
-from keras_transformer.decoding.generation import generate
+from keras_transformer.decoding.compiled_search import CompiledSearch
 from keras_transformer.decoding.phases import Found
-from keras_transformer.decoding.scoring import MAX_EXTRA_LENGTH
+from keras_transformer.decoding.sampling import Sampling
 from keras_transformer.hypothesis import LOWEST_SCORE, Hypothesis
 from keras_transformer.id_rows import batches_by_length, grown_to, pad_rows, rounded_up
 from keras_transformer.layers.embedding import check_ids
 from keras_transformer.run_folder import RunFolder
-from keras_transformer.search_options import SearchOptions, check_count, in_chunks, prefix_rows
+from keras_transformer.search_options import (
+    SearchOptions,
+    check_count,
+    check_sampling,
+    in_chunks,
+    prefix_rows,
+)
 from keras_transformer.text.tokenizer import Tokenizer
 
 
@@ -54,6 +60,7 @@ class Translator:
         source: tokenizer of the source side.
         target: tokenizer of the target side.
         held_out: source texts the model has not seen, which an export is proven on.
+        held_out_references: for each of these its right translations, where they are known.
         recipe: the `RunConfig` of the run that trained the model, for the model card.
 
     Raises:
@@ -71,6 +78,7 @@ class Translator:
         target: Tokenizer,
         *,
         held_out: Sequence[str] | None = None,
+        held_out_references: Sequence[Sequence[str]] | None = None,
         recipe: RunConfig | None = None,
     ):
         self.model = model
@@ -78,7 +86,9 @@ class Translator:
         self.target = target
         self.config: SequenceConfig = model.config
         self.held_out = list(held_out) if held_out is not None else None
+        self.held_out_references = held_out_references
         self.recipe = recipe
+        self._search = CompiledSearch(model)
         self._check_fit("source", source, self.config.source_vocab_size)
         self._check_fit("target", target, self.config.target_vocab_size)
 
@@ -104,11 +114,13 @@ class Translator:
             ValueError: not a run folder, or a file in it is missing or damaged.
         """
         run = RunFolder.open(run_folder)
+        held_out = run.held_out()
         return cls(
             run.load_best_model(),
             run.source_tokenizer(),
             run.target_tokenizer(),
-            held_out=[source for source, _ in run.held_out()],
+            held_out=[source for source, _ in held_out],
+            held_out_references=[references for _, references in held_out],
             recipe=run.recipe,
         )
 
@@ -164,8 +176,8 @@ class Translator:
         results: list[list[Hypothesis]] = [[] for _ in rows]
         for indices in batches_by_length(list(map(len, rows)), batch_size):
             source_ids = pad_rows([rows[i] for i in indices], self.config.pad_id)
-            prefix = [prefixes[i] for i in indices]
-            found = self._search(source_ids, options, pad_rows(prefix, self.config.pad_id))
+            prefix = pad_rows([prefixes[i] for i in indices], self.config.pad_id)
+            found = self._search(source_ids, prefix, options)
             for index, hypotheses in zip(indices, self._hypotheses(found), strict=True):
                 results[index] = hypotheses
         return results
@@ -176,6 +188,68 @@ class Translator:
         """Translate a stream of texts in constant memory, `chunk_size` at a time."""
         for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
+
+    def sample(
+        self,
+        texts: Sequence[str],
+        num_samples: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        length_penalty: float = 0.6,
+        max_decoding_length: int | None = None,
+        min_decoding_length: int | None = None,
+        target_prefix: Sequence[Sequence[int]] | None = None,
+        batch_size: int = 64,
+    ) -> list[list[Hypothesis]]:
+        """Draw translations at random, token by token, by the model's probabilities.
+
+        Equal arguments draw alike, and the batch size changes nothing.
+
+        Args:
+            texts: any number of texts.
+            num_samples: how many to draw for each; they may be equal.
+            temperature: above 0: divides the logits; below 1 likely tokens become likelier.
+            top_k: only so many of the most probable tokens; 0: all.
+            top_p: only the fewest tokens that together are so probable, above 0; 1: all.
+            seed: an integer from 0.
+            length_penalty: of the scores, see `translate`.
+            max_decoding_length: see `translate`.
+            min_decoding_length: see `translate`.
+            target_prefix: see `translate`.
+            batch_size: samples drawn together.
+
+        Returns:
+            For each text its samples in the order they were drawn. Scores are those that the
+            model gives, temperature and cuts aside.
+
+        Raises:
+            ValueError: as `translate`; `temperature` or `top_p` out of range.
+        """
+        options = SearchOptions(1, 1, length_penalty, max_decoding_length, min_decoding_length)
+        check_sampling(num_samples, temperature, top_k, top_p, seed)
+        sampling = Sampling(
+            np.float32(temperature), np.int32(top_k), np.float32(top_p), np.uint32(seed), None
+        )
+        check_count("batch_size", batch_size)
+        rows = self._rows(self.source, texts, "texts")
+        prefixes = prefix_rows(target_prefix, len(rows), self.config)
+        results: list[list[Hypothesis]] = [[] for _ in rows]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        draws = [(i, i * num_samples + draw) for i in order for draw in range(num_samples)]
+        for start in range(0, len(draws), batch_size):
+            batch = draws[start : start + batch_size]
+            found = self._search(
+                pad_rows([rows[i] for i, _ in batch], self.config.pad_id),
+                pad_rows([prefixes[i] for i, _ in batch], self.config.pad_id),
+                options,
+                sampling._replace(streams=np.array([stream for _, stream in batch], "int32")),
+            )
+            for (index, _), hypotheses in zip(batch, self._hypotheses(found), strict=True):
+                results[index].extend(hypotheses)
+        return results
 
     def search(self, source_ids, options: SearchOptions | None = None, target_prefix=None) -> Found:
         """Decode ids `[B, S]` with the compiled search; NumPy arrays come back.
@@ -196,46 +270,10 @@ class Translator:
             )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
         _check_length("source_ids", source_ids.shape[1], self.config.longest)
-        prefixes = prefix_rows(target_prefix, len(source_ids), self.config)
-        return self._search(
-            source_ids, options or SearchOptions(), pad_rows(prefixes, self.config.pad_id)
-        )
-
-    def _search(self, source_ids, options: SearchOptions, prefix: np.ndarray) -> Found:
+        options = options or SearchOptions()
         options.check_fit(self.config.target_vocab_size)
-        source_ids = source_ids.astype("int32")
-        if backend.needs_fixed_shapes():
-            return self._search_in_fixed_shapes(source_ids, options, prefix)
-        search = self._compiled_search("greedy" if options.beam_size == 1 else "beam")
-        found = search(source_ids, prefix, *options.numbers())
-        return Found(*(np.asarray(part) for part in found))
-
-    def _search_in_fixed_shapes(self, source_ids, options: SearchOptions, prefix) -> Found:
-        """Search in sizes that are powers of two, and cut what was added."""
-        rows, length = source_ids.shape
-        longest = options.max_decoding_length or length + MAX_EXTRA_LENGTH
-        if self.config.longest is not None:
-            longest = min(longest, self.config.longest)
-        if not rows:
-            ids = np.zeros((0, options.num_hypotheses, 0), "int32")
-            nothing = np.zeros((0, options.num_hypotheses))
-            return Found(ids, nothing.astype("float32"), nothing.astype(bool))
-        pad_id, more_rows = self.config.pad_id, rounded_up(rows, 1)
-        width = rounded_up(prefix.shape[1], 1) if prefix.shape[1] else 0
-        found = self._compiled_search(
-            (options.beam_size, options.num_hypotheses), rounded_up(longest)
-        )(
-            grown_to(source_ids, more_rows, self._rounded(length), pad_id),
-            grown_to(prefix, more_rows, width, pad_id),
-            *options.numbers(),
-        )
-        ids, scores, finished = (np.asarray(part)[:rows] for part in found)
-        steps = (ids != pad_id).sum(axis=-1).max(initial=0)
-        return Found(ids[:, :, :steps], scores, finished)
-
-    def _rounded(self, length: int) -> int:
-        longest = self.config.longest
-        return rounded_up(length) if longest is None else min(rounded_up(length), longest)
+        prefixes = prefix_rows(target_prefix, len(source_ids), self.config)
+        return self._search(source_ids, pad_rows(prefixes, self.config.pad_id), options)
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch_size: int = 64
@@ -301,40 +339,9 @@ class Translator:
         )
         return np.asarray(self._compiled_log_probs(*padded))[:rows, :length]
 
-    @functools.cached_property
-    def _compiled_search(self) -> Callable[..., Any]:
-        """The compiled search of each kind.
-
-        On TensorFlow one trace of "greedy" and one of "beam" serve all options; on JAX each pair
-        of beam size and number of hypotheses, and each capacity, compiles anew.
-        """
-
-        @functools.cache
-        def compiled(kind: str | tuple[int, int], capacity: int | None = None) -> Any:
-            def search(source_ids, prefix, beam_size, num_hypotheses, alpha, most, least, early):
-                if isinstance(kind, tuple):
-                    beam_size, num_hypotheses = kind
-                return generate(
-                    self.model,
-                    source_ids,
-                    beam_size=1 if kind == "greedy" else beam_size,
-                    num_hypotheses=num_hypotheses,
-                    length_penalty=alpha,
-                    max_decoding_length=most,
-                    min_decoding_length=least,
-                    target_prefix=prefix,
-                    early_stopping=early,
-                    capacity=capacity,
-                )
-
-            ids, integer = ((None, None), "int32"), ((), "int32")
-            return backend.compile(
-                search,
-                [ids, ids, integer, integer, ((), "float32"), integer, integer, ((), "bool")],
-                self.model.variables,
-            )
-
-        return compiled
+    def _rounded(self, length: int) -> int:
+        longest = self.config.longest
+        return rounded_up(length) if longest is None else min(rounded_up(length), longest)
 
     @functools.cached_property
     def _compiled_log_probs(self) -> Any:

@@ -1,5 +1,6 @@
 """What is trained on one Keras backend gives the same answers on the other."""
 
+import functools
 import json
 import os
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import OPTIONS, source_ids, tiny_model
+from numpy_search import Rules, beam_search, log_softmax
+from tiny_models import OPTIONS, model_with, source_ids, tiny_model
 
-from keras_transformer import backend
-from keras_transformer.translator import Translator, generate
+from keras_transformer.decoding.generation import generate
+from keras_transformer.search_options import SearchOptions
+from keras_transformer.translator import Translator
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["1 2 3", "", "3", "0 9 0 9", "2 2", "7 1 5 3"]
@@ -24,10 +27,14 @@ translator = kt.Translator.load(sys.argv[1])
 import keras
 texts = json.loads(sys.argv[2])
 found = [h[0] for h in translator.translate(texts)]
+beams = translator.translate(texts, beam_size=3, num_hypotheses=2, max_decoding_length=7)
+beams = [h for hypotheses in beams for h in hypotheses]
 print(json.dumps({
     "backend": keras.backend.backend(),
     "ids": [h.tokens for h in found],
     "scores": [h.score for h in found],
+    "beam_ids": [h.tokens for h in beams],
+    "beam_scores": [h.score for h in beams],
     "log_probs": translator.score(texts, texts).tolist(),
     "logits": np.asarray(translator.model((sources, targets))).tolist(),
 }))
@@ -56,7 +63,8 @@ def answers(keras_backend, run_folder):
 
 def assert_same(found, expected):
     assert found["ids"] == expected["ids"]
-    for name in ("scores", "log_probs", "logits"):
+    assert found["beam_ids"] == expected["beam_ids"]
+    for name in ("scores", "beam_scores", "log_probs", "logits"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
@@ -84,16 +92,22 @@ def test_a_run_trained_on_jax_resumes_and_exports_with_one_command(tiny_recipe, 
 def test_promise_2_a_fixed_cache_gives_the_ids_of_a_grown_one(option):
     model = tiny_model(seed=3, **OPTIONS[option])
     sources = source_ids(model.config, [5, 3, 1, 8])
-    translator = _without_tokenizers(model)
-    if backend.needs_fixed_shapes():
-        found = translator.search(sources, 12)
-        plain = _grown_in_python(model, sources, 12)
-        np.testing.assert_array_equal(found.ids[:, 0], plain)
-        return
-    grown = translator.search(sources, 12)
-    for capacity in (12, 16):
-        fixed = generate(model, sources, 12, capacity=capacity)
-        length = grown.ids.shape[2]
+    found = _without_tokenizers(model).search(sources, SearchOptions(max_decoding_length=12))
+    plain = _grown_in_python(model, sources, 12)
+    np.testing.assert_array_equal(found.ids[:, 0], plain)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("option", ["post_norm", "rotary", "additive", "learned_positions"])
+def test_promise_2_a_search_with_a_fixed_cache_gives_that_with_a_grown_one(option, size):
+    model = tiny_model(seed=3, **OPTIONS[option])
+    sources = source_ids(model.config, [5, 3, 1, 8])
+    options = {"beam_size": size, "num_hypotheses": size, "max_decoding_length": 9}
+    grown = generate(model, sources, **options)
+    length = grown.ids.shape[2]
+    for capacity in (9, 16):
+        fixed = generate(model, sources, **options, capacity=capacity)
         np.testing.assert_array_equal(np.asarray(fixed.ids)[:, :, :length], grown.ids)
         assert (np.asarray(fixed.ids)[:, :, length:] == model.config.pad_id).all()
         np.testing.assert_allclose(fixed.scores, grown.scores, atol=1e-5)
@@ -102,13 +116,17 @@ def test_promise_2_a_fixed_cache_gives_the_ids_of_a_grown_one(option):
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
-def test_promise_2_the_fixed_cache_compiles_under_xla():
+@pytest.mark.parametrize("size", [1, 3])
+def test_promise_2_the_fixed_cache_compiles_under_xla(size):
     import tensorflow as tf
 
     model = tiny_model(seed=3, **OPTIONS["rotary"])
     sources = source_ids(model.config, [5, 3, 1, 8])
-    compiled = tf.function(lambda ids: generate(model, ids, 12, capacity=16), jit_compile=True)
-    expected = generate(model, sources, 12)
+    options = {"beam_size": size, "num_hypotheses": size, "max_decoding_length": 12}
+    compiled = tf.function(
+        lambda ids: generate(model, ids, **options, capacity=16), jit_compile=True
+    )
+    expected = generate(model, sources, **options)
     found = compiled(sources)
     length = expected.ids.shape[2]
     np.testing.assert_array_equal(found.ids[:, :, :length], expected.ids)
@@ -116,18 +134,47 @@ def test_promise_2_the_fixed_cache_compiles_under_xla():
 
 
 @pytest.mark.jax
-def test_search_of_any_size_gives_each_row_what_it_gets_alone():
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 3)])
+def test_search_of_any_size_gives_each_row_what_it_gets_alone(sizes):
     model = tiny_model(seed=5)
     translator = _without_tokenizers(model)
     sources = source_ids(model.config, [5, 3, 9])
-    together = translator.search(sources, 7)
-    assert together.ids.shape[:2] == (3, 1)
+    options = SearchOptions(*sizes, max_decoding_length=7)
+    together = translator.search(sources, options)
+    assert together.ids.shape[:2] == (3, sizes[1])
     for row, length in enumerate([5, 3, 9]):
-        alone = translator.search(sources[row : row + 1, :length], 7)
+        alone = translator.search(sources[row : row + 1, :length], options)
         steps = alone.ids.shape[2]
         np.testing.assert_array_equal(alone.ids[0], together.ids[row, :, :steps])
+        assert (together.ids[row, :, steps:] == model.config.pad_id).all()
+        np.testing.assert_array_equal(alone.finished[0], together.finished[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
-    assert translator.search(sources[:0], 7).ids.shape == (0, 1, 0)
+    assert translator.search(sources[:0], options).ids.shape == (0, sizes[1], 0)
+
+
+@pytest.mark.jax
+def test_all_options_of_a_search_are_those_of_the_rules_in_plain_numpy():
+    model, forward = model_with("separate_embeddings")
+    translator, config = _without_tokenizers(model), model.config
+    lengths, prefix = [5, 3, 1], [[], [7, 5], [9]]
+    sources = source_ids(config, lengths)
+    for least, most, alpha, early in ((None, 6, 1.0, True), (4, 5, 0.0, False)):
+        options = SearchOptions(3, 3, alpha, most, least, early)
+        found = translator.search(sources, options, prefix)
+        for row, length in enumerate(lengths):
+
+            @functools.cache
+            def log_probs_of(tokens, source=sources[row : row + 1, :length]):
+                target_in = np.array([[config.start_id, *tokens]], "int32")
+                return log_softmax(forward(source, target_in)[0, -1])
+
+            never = (config.pad_id, *config.banned_ids)
+            rules = Rules(config.eos_id, never, most, alpha, least or 0, tuple(prefix[row]))
+            expected, _ = beam_search(log_probs_of, rules, 3, 3, early)
+            ids = [[int(i) for i in ids if i != config.pad_id] for ids in found.ids[row]]
+            assert ids == [list(output.ids) for output in expected]
+            scores = [output.score for output in expected]
+            np.testing.assert_allclose(found.scores[row], scores, rtol=1e-4, atol=1e-5)
 
 
 def _without_tokenizers(model):

@@ -9,12 +9,12 @@ from tiny_models import OPTIONS, disturb, source_ids, target_ids, tiny_config
 from keras_transformer.config import RNNSearchConfig, TransformerConfig, find_recipe
 from keras_transformer.data import make_dataset
 from keras_transformer.data.splits import open_splits
+from keras_transformer.decoding.generation import generate
 from keras_transformer.model import Transformer
 from keras_transformer.recurrent import RNNSearch
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.schedules import InverseSquareRoot
-from keras_transformer.translator import generate
 
 POLICIES = ("mixed_bfloat16", "mixed_float16")
 CHOSEN = (
@@ -85,15 +85,18 @@ def test_a_training_step_is_finite_and_lowers_the_loss(option, policy):
 
 @each_policy
 @each_option
-def test_greedy_decoding_gives_finite_scores(option, policy):
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_decoding_gives_finite_scores(option, policy, beam_size):
     model = make(option, policy)
     (sources, _), _ = batch(model)
-    found = generate(model, sources, 6)
+    found = generate(
+        model, sources, beam_size=beam_size, num_hypotheses=beam_size, max_decoding_length=4
+    )
     ids, scores = np.asarray(found.ids), np.asarray(found.scores)
     assert scores.dtype == "float32"
     assert np.isfinite(scores).all()
     assert (scores < 0).all()
-    assert ids.shape[2] <= 6
+    assert ids.shape[1:] <= (beam_size, 4)
     assert ((ids >= 0) & (ids < model.config.target_vocab_size)).all()
 
 

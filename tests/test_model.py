@@ -19,6 +19,7 @@ from tiny_models import (
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.model import Transformer
+from keras_transformer.search_options import SearchOptions
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.translator import Translator
@@ -251,8 +252,11 @@ def test_learned_positions_say_their_limit_where_ids_are_searched_and_scored():
     tokenizers = [SimpleNamespace(vocab_size=size, pad_id=0, eos_id=3) for size in sizes]
     translator = Translator(model, *tokenizers)
     fits, is_longer = [5, 6, 7, 3], [5, 6, 7, 8, 3]
-    found = translator.search(np.array([fits]), max_decoding_length=50)
-    assert found.ids.shape[-1] <= 4
+    for size in (1, 3):
+        options = SearchOptions(size, num_hypotheses=size, max_decoding_length=50)
+        found = translator.search(np.array([fits]), options)
+        assert found.ids.shape[1] == size
+        assert found.ids.shape[2] <= 4
     assert np.isfinite(translator.score_ids([fits], [fits])).all()
     with pytest.raises(ValueError, match=r"source_ids must have at most 4 tokens.*Received: 5"):
         translator.search(np.array([is_longer]))

@@ -18,6 +18,7 @@ from keras_transformer.data import make_dataset
 from keras_transformer.data.builtin import ReversedDigits
 from keras_transformer.decoding import reference
 from keras_transformer.recurrent import RNNSearch, maxout
+from keras_transformer.search_options import SearchOptions
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
@@ -337,7 +338,8 @@ def test_keras_file_reloads_in_a_fresh_process_on_jax_and_searches_and_trains_th
         tmp_path / "expected.npz",
         ids=ids,
         logits=translator.model((ids, ids)),
-        found=translator.search(ids, 8).ids,
+        found=translator.search(ids, SearchOptions(3, 2, max_decoding_length=8)).ids,
+        greedy=translator.search(ids, SearchOptions(max_decoding_length=8)).ids,
     )
     root = Path(__file__).parents[1]
     path = os.pathsep.join([str(root), str(root / "export")])
@@ -358,6 +360,7 @@ from pathlib import Path
 import numpy as np
 import keras_transformer as kt
 from keras_transformer import recurrent
+from keras_transformer.search_options import SearchOptions
 import keras
 folder = Path(sys.argv[1])
 expected = np.load(folder / "expected.npz")
@@ -367,8 +370,10 @@ largest = np.abs(np.asarray(model((ids, ids))) - expected["logits"]).max()
 print(f"largest difference {largest:.1e}")
 assert largest <= 1e-5 * max(1, np.abs(expected["logits"]).max())
 tokenizer = kt.Tokenizer.load(folder / "tokenizer.model")
-found = kt.Translator(model, tokenizer, tokenizer).search(ids, 8).ids
-np.testing.assert_array_equal(found[:, :, : expected["found"].shape[2]], expected["found"])
+translator = kt.Translator(model, tokenizer, tokenizer)
+for name, sizes in (("greedy", (1, 1)), ("found", (3, 2))):
+    found = translator.search(ids, SearchOptions(*sizes, max_decoding_length=8)).ids
+    np.testing.assert_array_equal(found, expected[name])
 model.compile(keras.optimizers.Adam(0.001), kt.losses.SmoothedCrossEntropy(0.1))
 losses = [float(model.train_on_batch((ids, ids), ids)) for _ in range(4)]
 assert losses[-1] < losses[0], losses

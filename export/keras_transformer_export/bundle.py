@@ -33,6 +33,9 @@ def _safe_name(name: str) -> str:
 FileName = Annotated[str, AfterValidator(_safe_name)]
 
 
+Precision = Literal["float32", "int8", "float16"]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -56,8 +59,9 @@ class TensorInfo(_Record):
 
 
 class Signature(_Record):
-    """Named inputs and outputs of one model file."""
+    """Named inputs and outputs of one model file, and the precision of its weights."""
 
+    precision: Precision = "float32"
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
 
@@ -70,6 +74,17 @@ class SpecialIds(_Record):
     bos: int = Field(ge=0)
     eos: int = Field(ge=0)
     start: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """Those of a model's `config`."""
+        return cls(
+            pad=config.pad_id,
+            unk=config.unk_id,
+            bos=config.bos_id,
+            eos=config.eos_id,
+            start=config.start_id,
+        )
 
 
 class ModelCard(_Record):
@@ -88,7 +103,8 @@ class Description(_Record):
 
     format_version: Literal[2] = FORMAT_VERSION
     search: Literal["greedy and beam"] = "greedy and beam"
-    precision: Literal["float32"] = "float32"
+    # Of the ONNX file that the description stands in.
+    precision: Precision = "float32"
     created: str
     packages: dict[str, str]
     special_ids: SpecialIds

@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PureWindowsPath
-from typing import Any, Literal
+from typing import Any
 
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.id_rows import pad_rows
-from keras_transformer_export import onnx_model, parity, saved_model
+from keras_transformer_export import onnx_model, parity, saved_model, split
 from keras_transformer_export.bundle import (
     MANIFEST,
     METADATA_KEY,
@@ -20,21 +20,27 @@ from keras_transformer_export.bundle import (
     BundleError,
     Description,
     ModelCard,
+    Precision,
     Signature,
     SpecialIds,
-    TensorInfo,
     write_manifest,
 )
 from keras_transformer_export.folders import written_aside
+from keras_transformer_export.logit_proof import max_logit_difference
 from keras_transformer_export.model_card import model_card
 from keras_transformer_export.onnx_process import run_apart
 from keras_transformer_export.outputs import hypotheses
-from keras_transformer_export.parity_report import ParityReport
+from keras_transformer_export.parity_report import GraphReport, ParityReport
+from keras_transformer_export.precision import TWINS, file_name
+from keras_transformer_export.precision_report import measure_precision
 from keras_transformer_export.search_inputs import DEFAULTS, inputs_of
+from keras_transformer_export.signatures import signature, signatures
+from keras_transformer_export.split_proof import prove_split
 from keras_transformer_export.text_nodes import add_text_nodes
 
 FORMATS = ("saved_model", "onnx")
-PRECISIONS = ("float32",)
+LAYOUTS = ("single", "split")
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-text", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu",
     "onnxruntime-extensions", "sentencepiece", "numpy",
@@ -42,11 +48,6 @@ PACKAGES = (
 DATA_FILES = (
     "pairs", "source", "target", "validation_pairs", "validation_source", "validation_target",
 )  # fmt: skip
-TEXTS = TensorInfo(dtype="string", shape=["B"])
-OUTPUTS = {
-    "scores": TensorInfo(dtype="float32", shape=["B", "n"]),
-    "ids": TensorInfo(dtype="int64", shape=["B", "n", "T"]),
-}
 NO_PREFIX = DEFAULTS["target_prefix"]
 
 
@@ -54,8 +55,10 @@ def export(
     translator: Any,
     folder: str | Path,
     formats: Sequence[str] = FORMATS,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[Precision] = ("float32",),
     *,
+    details: Sequence[str] = (),
+    layout: str = "single",
     sentences: Sequence[str] | None = None,
     card: ModelCard | None = None,
     force: bool = False,
@@ -70,7 +73,13 @@ def export(
         translator: a `Translator`.
         folder: where the bundle is to be.
         formats: "saved_model", "onnx" or both.
-        precisions: "float32".
+        precisions: "int8" and "float16" are written beside the ONNX files in float32, which are
+            there always. They are no equals of the Keras model: what they cost, in the metric of
+            the training recipe, stands in `parity.json`.
+        details: further outputs of the ONNX files: "log_probs", the log-probability of each
+            token; "cross_attention", where each head looked to predict it.
+        layout: "single"; or "split": `encoder.onnx` and `decoder_step.onnx` besides, for people
+            who drive the loop themselves.
         sentences: source texts for the proof; None: what the training run held out. Of more than
             500, 500 are used, evenly spaced.
         card: what the model card says of data, licence and quality.
@@ -81,7 +90,8 @@ def export(
         The bundle.
 
     Raises:
-        ValueError: no `Translator` of a `Transformer`, an unknown format or precision, a model on
+        ValueError: no `Translator` of a `Transformer`, an unknown format, precision, detail or
+            layout, or one of them without "onnx", a model on
             another backend than TensorFlow or of another type than float32, sentences that are
             one string or that no runtime can carry, or a folder that exists and may not be
             replaced.
@@ -91,14 +101,25 @@ def export(
     """
     _check_names("formats", formats, FORMATS)
     _check_names("precisions", precisions, PRECISIONS)
+    if details:
+        _check_names("details", details, tuple(onnx_model.DETAILS))
+    _check_names("layout", [layout], LAYOUTS)
+    twins: list[Precision] = [name for name in PRECISIONS[1:] if name in precisions]
+    if (twins or details or layout == "split") and "onnx" not in formats:
+        raise ValueError(
+            "formats must have 'onnx' in it for other precisions than float32, details, and the "
+            f"layout 'split': a SavedModel has none of these. Received: formats={formats!r}, "
+            f"precisions={precisions!r}, details={details!r}, layout={layout!r}"
+        )
     _check_translator(translator)
     folder = Path(folder).resolve()
     _check_free(folder, force)
     with written_aside(folder) as aside:
-        description = _describe(translator, formats, card)
+        description = _describe(translator, signatures(formats, ["float32", *twins], details), card)
         chosen = parity.proof_sentences(translator, sentences)
         runtimes: dict[str, parity.Runtime] = {}
-        difference = None
+        conversion = None
+        changes: dict[str, Any] = {}
         (aside / "source.model").write_bytes(translator.source.serialized)
         (aside / "target.model").write_bytes(translator.target.serialized)
         if "saved_model" in formats:
@@ -107,13 +128,27 @@ def export(
             runtimes["saved_model"] = _saved_model_runtime(aside / "saved_model", description)
         if "onnx" in formats:
             progress("Converting to ONNX")
-            difference = _write_onnx(translator, aside, description, chosen)
+            conversion = onnx_model.convert_search(translator.model, details)
+            _save_onnx(translator, aside, description, conversion.model)
+            changes["graph"] = GraphReport.of(conversion)
+            changes["max_logit_difference"] = max_logit_difference(
+                translator, conversion.model, chosen
+            )
             runtimes["model.onnx"] = _onnx_runtime(translator, aside / "model.onnx", description)
             runtimes["model.ids.onnx"] = _onnx_runtime(
                 translator, aside / "model.ids.onnx", description
             )
+        if layout == "split":
+            progress("Converting encoder and decoder step")
+            description = _with_split(translator, aside, description, chosen)
         progress(f"Comparing with Keras on {len(chosen)} texts")
-        report = parity.compare(translator, chosen, runtimes, description.packages, difference)
+        report = parity.compare(translator, chosen, runtimes, description.packages)
+        measured = []
+        for twin in twins:
+            progress(f"Making and measuring {twin}")
+            _write_twin(translator, aside, description, twin)
+            measured.append(measure_precision(translator, aside, twin, sentences, report.examples))
+        report = report.model_copy(update={**changes, "precisions": measured})
         report.write(aside)
         _finish(aside, description, report)
     return Bundle.open(folder)
@@ -182,15 +217,35 @@ def _check_free(folder: Path, force: bool) -> None:
             )
 
 
-def _write_onnx(
+def _with_split(
     translator: Any, folder: Path, description: Description, sentences: Sequence[str]
-) -> float:
-    """Write both ONNX files; returns how far the logits are from Keras."""
+) -> Description:
+    """Write encoder and decoder step, prove them, and return the description with them in it."""
     import onnx
 
-    from keras_transformer_export.logit_proof import max_logit_difference
+    added = dict(description.signatures)
+    for name, part in split.convert_split(translator.model).items():
+        onnx.helper.set_model_props(part.model, {METADATA_KEY: description.model_dump_json()})
+        onnx.save(part.model, folder / name)
+        added[name] = signature(part.inputs, part.outputs)
+    prove_split(translator, folder, sentences)
+    return description.model_copy(update={"signatures": added})
 
-    ids_model = onnx_model.convert_search(translator.model).model
+
+def _write_twin(
+    translator: Any, folder: Path, description: Description, precision: Precision
+) -> None:
+    import onnx
+
+    model, _ = TWINS[precision](onnx.load(folder / "model.ids.onnx"))
+    described = description.model_copy(update={"precision": precision})
+    _save_onnx(translator, folder, described, model)
+
+
+def _save_onnx(translator: Any, folder: Path, description: Description, ids_model: Any) -> None:
+    """Write the file with ids and the one with texts."""
+    import onnx
+
     onnx.helper.set_model_props(ids_model, {METADATA_KEY: description.model_dump_json()})
     text_model = add_text_nodes(
         ids_model,
@@ -200,9 +255,8 @@ def _write_onnx(
         eos_id=description.special_ids.eos,
         skipped_ids=translator.target.skipped_ids,
     )
-    onnx.save(ids_model, folder / "model.ids.onnx")
-    onnx.save(text_model, folder / "model.onnx")
-    return max_logit_difference(translator, ids_model, sentences)
+    for name, model in (("model.ids.onnx", ids_model), ("model.onnx", text_model)):
+        onnx.save(model, folder / file_name(name, description.precision))
 
 
 def _saved_model_runtime(folder: Path, description: Description) -> parity.Runtime:
@@ -247,23 +301,19 @@ def _finish(folder: Path, description: Description, report: ParityReport) -> Non
     write_manifest(folder, description)
 
 
-def _describe(translator: Any, formats: Sequence[str], card: ModelCard | None) -> Description:
+def _describe(
+    translator: Any, signatures: dict[str, Signature], card: ModelCard | None
+) -> Description:
     config = translator.config
     return Description(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         packages=_packages(),
-        special_ids=SpecialIds(
-            pad=config.pad_id,
-            unk=config.unk_id,
-            bos=config.bos_id,
-            eos=config.eos_id,
-            start=config.start_id,
-        ),
+        special_ids=SpecialIds.of(config),
         source_vocab_size=config.source_vocab_size,
         target_vocab_size=config.target_vocab_size,
         max_source_ids=config.longest,
         tokenizers={"source": "source.model", "target": "target.model"},
-        signatures=_signatures(formats),
+        signatures=signatures,
         card=_card(translator, card),
     )
 
@@ -289,40 +339,6 @@ def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
     if model.get("start_from") is not None:
         model["start_from"] = PureWindowsPath(model["start_from"]).name
     return {**recipe, "data": data, "model": model}
-
-
-def _signatures(formats: Sequence[str]) -> dict[str, Signature]:
-    translations = TensorInfo(dtype="string", shape=["B", "n"])
-    found: dict[str, Signature] = {}
-    if "onnx" in formats:
-        source_ids = TensorInfo(dtype="int64", shape=["B", "S"])
-        found["model.onnx"] = Signature(
-            inputs={"texts": TEXTS, **_options()}, outputs={"translations": translations, **OUTPUTS}
-        )
-        found["model.ids.onnx"] = Signature(
-            inputs={"source_ids": source_ids, **_options()}, outputs=OUTPUTS
-        )
-    if "saved_model" in formats:
-        found["saved_model"] = Signature(
-            inputs={"texts": TEXTS, **_options("int32")},
-            outputs={
-                "texts": translations,
-                **OUTPUTS,
-                "ids": TensorInfo(dtype="int32", shape=["B", "n", "T"]),
-            },
-        )
-    return found
-
-
-def _options(integer: Literal["int64", "int32"] = "int64") -> dict[str, TensorInfo]:
-    return {
-        name: TensorInfo(
-            dtype=integer if default.dtype == "int64" else default.dtype.name,  # type: ignore[arg-type]
-            shape=["B or 1", "P"] if default.ndim else [],
-            default=default.tolist(),
-        )
-        for name, default in DEFAULTS.items()
-    }
 
 
 def _packages() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_transformer_export.bundle import Description
-from keras_transformer_export.parity_report import ParityReport
+from keras_transformer_export.parity_report import ParityReport, PrecisionReport
 
 ONNX_USE = """## Use
 
@@ -75,4 +75,20 @@ def _proof(report: ParityReport) -> list[str]:
         )
     if report.max_logit_difference is not None:
         lines.append(f"- logits within {report.max_logit_difference:.1e} of the largest")
-    return lines
+    return lines + [precision_line(found) for found in report.precisions]
+
+
+def precision_line(report: PrecisionReport) -> str:
+    """Say what a precision costs and brings, as an item of a list."""
+    share = report.equal_to_float32 / report.sentences
+    quality = ""
+    if report.metric is not None:
+        quality = (
+            f", {report.metric.upper()} {report.metric_value:.2f} "
+            f"(float32 {report.metric_float32:.2f})"
+        )
+    return (
+        f"- {report.precision}: {report.size_ratio[f'model.{report.precision}.onnx']:.0%} of the "
+        f"size, {share:.0%} of {report.sentences} texts as in float32{quality}, "
+        f"{report.tokens_per_second / report.tokens_per_second_float32:.2f} times as fast"
+    )

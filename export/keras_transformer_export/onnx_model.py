@@ -6,9 +6,9 @@ import contextlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
@@ -17,12 +17,29 @@ from keras_transformer_export.graph_passes import optimize
 from keras_transformer_export.search_inputs import DEFAULTS
 
 OPSET = 18  # the newest that tf2onnx writes
-INPUT_SHAPES: dict[str, list[str | int]] = {
-    "source_ids": ["B", "S"],
-    **{name: [] for name in DEFAULTS},
-    "target_prefix": ["B or 1", "P"],
+
+
+class Value(NamedTuple):
+    """An input or output: its name, type and sizes; letters for those that vary."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+INPUTS = (
+    Value("source_ids", "int64", ("B", "S")),
+    *(
+        Value(name, default.dtype.name, ("B or 1", "P") if default.ndim else ())
+        for name, default in DEFAULTS.items()
+    ),
+)
+OUTPUTS = (Value("scores", "float32", ("B", "n")), Value("ids", "int64", ("B", "n", "T")))
+# What an export may be asked for besides. Layers L, heads N.
+DETAILS = {
+    "log_probs": Value("log_probs", "float32", ("B", "n", "T")),
+    "cross_attention": Value("cross_attention", "float32", ("B", "n", "L", "N", "T", "S")),
 }
-OUTPUT_SHAPES = {"scores": ["B", "n"], "ids": ["B", "n", "T"]}
 
 
 @dataclass(frozen=True)
@@ -35,43 +52,63 @@ class Conversion:
     passes: list[tuple[str, int]]
 
 
-def convert_search(model: Any) -> Conversion:
+def convert_search(model: Any, details: Sequence[str] = ()) -> Conversion:
     """Convert the search of a `Transformer` to ONNX, ids in and ids out.
 
     Inputs: `source_ids` int64 [B, S], and the options of the search with their defaults, integers
     int64 scalars: `beam_size` 1, `num_hypotheses` 1, `length_penalty` float 0.6,
-    `max_decoding_length` 0 (source length + 50), `min_decoding_length` 0 (any), `target_prefix`
-    int64 [B or 1, P], padded on the right, by default no columns. Outputs: `scores` float [B, n],
-    `ids` int64 [B, n, T].
+    `max_decoding_length` 0 (source length + 50), `min_decoding_length` 0 (any), `early_stopping`
+    bool, true, `target_prefix` int64 [B or 1, P], padded on the right, by default no columns.
+    Outputs: `scores` float [B, n], `ids` int64 [B, n, T], and `details`.
+
+    Args:
+        model: a `Transformer`.
+        details: names of `DETAILS`: further outputs.
 
     Raises:
         RuntimeError: Keras or tf2onnx is of a version this code does not fit, or the model has
             an operation that ONNX does not have; it is named.
     """
+    outputs = [*OUTPUTS, *(DETAILS[name] for name in details)]
+    conversion = convert(_search(model, details), INPUTS, outputs)
+    conversion.model.graph.initializer.extend(
+        numpy_helper.from_array(default, name) for name, default in DEFAULTS.items()
+    )
+    return conversion
+
+
+def convert(
+    function: Callable[..., dict[str, Any]], inputs: Sequence[Value], outputs: Sequence[Value]
+) -> Conversion:
+    """Trace a function of tensors, convert it with tf2onnx, and apply all passes.
+
+    Args:
+        function: from a tensor for each of `inputs` to a dict with a tensor for each of `outputs`.
+        inputs: of the function, and of the graph.
+        outputs: of the graph.
+
+    Raises:
+        RuntimeError: see `convert_search`.
+    """
     import tensorflow as tf
 
-    raw = _convert(
-        _search(model),
-        [
-            tf.TensorSpec([None, None], "int64", name="source_ids"),
-            *(
-                tf.TensorSpec([None] * value.ndim, value.dtype, name=name)
-                for name, value in DEFAULTS.items()
-            ),
-        ],
-    )
+    signature = [
+        tf.TensorSpec([s if isinstance(s, int) else None for s in shape], dtype, name)
+        for name, dtype, shape in inputs
+    ]
+    raw = _convert(function, signature)
     optimized, passes = optimize(raw)
     _refuse_foreign_operators(optimized)
-    _declare(optimized.graph.input, INPUT_SHAPES)
-    _declare(optimized.graph.output, OUTPUT_SHAPES)
+    _declare(optimized.graph.input, inputs)
+    _declare(optimized.graph.output, outputs)
     onnx.checker.check_model(optimized, full_check=True)
-    optimized.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in DEFAULTS.items())
     return Conversion(optimized, _count(raw.graph), _count(optimized.graph), passes)
 
 
-def _search(model: Any) -> Callable[..., dict[str, Any]]:
+def _search(model: Any, details: Sequence[str]) -> Callable[..., dict[str, Any]]:
     from keras import ops
 
+    from keras_transformer.decoding.details import details_of
     from keras_transformer.decoding.generation import generate
 
     def search(source_ids: Any, *values: Any) -> dict[str, Any]:
@@ -79,8 +116,10 @@ def _search(model: Any) -> Callable[..., dict[str, Any]]:
             name: ops.cast(value, "int32") if default.dtype == "int64" else value
             for (name, default), value in zip(DEFAULTS.items(), values, strict=True)
         }
-        found = generate(model, ops.cast(source_ids, "int32"), **options)
-        return {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
+        source_ids = ops.cast(source_ids, "int32")
+        found = generate(model, source_ids, **options)
+        outputs = {"ids": ops.cast(found.ids, "int64"), "scores": found.scores}
+        return outputs | (details_of(model, source_ids, found.ids, details) if details else {})
 
     return search
 
@@ -155,13 +194,13 @@ def _refuse_foreign_operators(model: ModelProto) -> None:
         )
 
 
-def _declare(values: Any, shapes: Mapping[str, Sequence[str | int]]) -> None:
-    """Put inputs or outputs into the order of `shapes`, and name their dimensions."""
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    del values[:]
-    values.extend(
-        helper.make_tensor_value_info(name, types[name], list(shape))
-        for name, shape in shapes.items()
+def _declare(declared: Any, values: Sequence[Value]) -> None:
+    """Put inputs or outputs into the order of `values`, and name their dimensions."""
+    types = {value.name: value.type.tensor_type.elem_type for value in declared}
+    del declared[:]
+    declared.extend(
+        helper.make_tensor_value_info(value.name, types[value.name], list(value.shape))
+        for value in values
     )
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ def run_apart(path: Path, feeds: Sequence[Arrays]) -> list[dict[str, np.ndarray]
     Raises:
         RuntimeError: ONNX Runtime cannot load or run the model, or TensorFlow was imported.
     """
+    return run_timed(path, feeds)[0]
+
+
+def run_timed(path: Path, feeds: Sequence[Arrays]) -> tuple[list[dict[str, np.ndarray]], float]:
+    """As `run_apart`, and the seconds of all runs together, without loading.
+
+    Raises:
+        RuntimeError: as `run_apart`.
+    """
     with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder:
         questions, answers = Path(folder) / "questions.npz", Path(folder) / "answers.npz"
         _save(questions, feeds)
@@ -39,16 +49,19 @@ def run_apart(path: Path, feeds: Sequence[Arrays]) -> list[dict[str, np.ndarray]
         if finished.returncode:
             last = finished.stderr.strip().splitlines()[-1:] or [f"status {finished.returncode}"]
             raise RuntimeError(f"ONNX Runtime cannot run {path.name}: {last[0]}")
-        return _load(answers)
+        with np.load(answers) as arrays:
+            seconds = float(arrays["seconds"])
+        return _load(answers), seconds
 
 
-def _save(file: Path, runs: Sequence[Arrays]) -> None:
+def _save(file: Path, runs: Sequence[Arrays], seconds: float = 0.0) -> None:
     arrays = {
         f"{index}/{name}": _without_objects(np.asarray(value))
         for index, run in enumerate(runs)
         for name, value in run.items()
     }
-    np.savez(file, **{"count": np.array(len(runs)), **arrays})  # type: ignore[arg-type]
+    numbers = {"count": np.array(len(runs)), "seconds": np.array(seconds)}
+    np.savez(file, **numbers, **arrays)  # type: ignore[arg-type]
 
 
 def _without_objects(array: np.ndarray) -> np.ndarray:
@@ -75,15 +88,19 @@ def _main(path: str, questions: str, answers: str) -> None:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     results = []
+    seconds = 0.0
     for feed in _load(Path(questions)):
         inputs = {
             name: value.astype(object) if value.dtype.kind == "U" else value
             for name, value in feed.items()
         }
-        results.append(dict(zip(names, session.run(names, inputs), strict=True)))
+        started = time.perf_counter()
+        outputs = session.run(names, inputs)
+        seconds += time.perf_counter() - started
+        results.append(dict(zip(names, outputs, strict=True)))
     if "tensorflow" in sys.modules or "keras" in sys.modules:
         raise SystemExit("TensorFlow or Keras was imported, but must not be needed here.")
-    _save(Path(answers), results)
+    _save(Path(answers), results, seconds)
 
 
 if __name__ == "__main__":

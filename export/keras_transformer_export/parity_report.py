@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from keras_transformer_export.bundle import Bundle, BundleError
+from keras_transformer_export.bundle import Bundle, BundleError, Precision
 
 REPORT = "parity.json"
 
@@ -45,6 +46,49 @@ class Example(_Record):
     score: float
 
 
+class PrecisionReport(_Record):
+    """What a change of precision cost and brought, in greedy search on the CPU.
+
+    `metric` is that of the training recipe, None where no references were at hand. Tokens a
+    second are of batches of 32, with all cores. `examples` are the answers of this precision.
+    """
+
+    precision: Precision
+    bytes: dict[str, int]
+    size_ratio: dict[str, float]
+    sentences: int
+    equal_to_float32: int
+    metric: str | None = None
+    metric_float32: float | None = None
+    metric_value: float | None = None
+    tokens_per_second_float32: float
+    tokens_per_second: float
+    examples: list[Example]
+
+
+class GraphReport(_Record):
+    """What became of the ONNX graph between the converter and the file, nodes of bodies included.
+
+    `passes` has the number of changes of each pass, in the order they ran.
+    """
+
+    nodes_before: int
+    nodes_after: int
+    passes: dict[str, int]
+
+    @classmethod
+    def of(cls, conversion: Any) -> GraphReport:
+        """Return the report of a `Conversion`; passes that ran more than once are summed."""
+        passes: dict[str, int] = {}
+        for name, changes in conversion.passes:
+            passes[name] = passes.get(name, 0) + changes
+        return cls(
+            nodes_before=conversion.nodes_before,
+            nodes_after=conversion.nodes_after,
+            passes=passes,
+        )
+
+
 class ParityReport(_Record):
     """What was compared, and how large the differences are.
 
@@ -57,8 +101,15 @@ class ParityReport(_Record):
     beam_sizes: list[int]
     runtimes: dict[str, RuntimeReport]
     max_logit_difference: float | None = None
+    graph: GraphReport | None = None
     packages: dict[str, str]
     examples: list[Example]
+    precisions: list[PrecisionReport] = Field(default_factory=list)
+
+    def examples_of(self, precision: Precision) -> list[Example]:
+        """The answers that a file of this precision gave."""
+        known = {report.precision: report.examples for report in self.precisions}
+        return known.get(precision, self.examples)
 
     def write(self, folder: Path) -> None:
         """Write `parity.json` into a folder."""

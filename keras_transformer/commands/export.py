@@ -17,10 +17,18 @@ WHAT_IT_IS = {
     "model.onnx": "texts in, texts out; needs only ONNX Runtime",
     "model.ids.onnx": "ids in, ids out; without custom operators",
     "saved_model": "texts in, texts out, for TensorFlow",
+    "encoder.onnx": "ids in, what the decoder reads out",
+    "decoder_step.onnx": "one position, for a loop of your own",
 }
 
 
-def run(run_folder: Path, folder: Path, formats: Sequence[str], force: bool) -> None:
+def run(
+    run_folder: Path,
+    folder: Path,
+    formats: Sequence[str],
+    force: bool,
+    **choices: Any,
+) -> None:
     """Export the best model of a run, or a Marian model, and print what was made.
 
     Raises:
@@ -31,10 +39,15 @@ def run(run_folder: Path, folder: Path, formats: Sequence[str], force: bool) -> 
     from keras_transformer.starting_point import StartingPoint
 
     StartingPoint.find(run_folder)  # its errors come before TensorFlow takes its seconds to start
-    bundle, report = write(run_folder, folder, formats, force)
+    bundle, report = write(run_folder, folder, formats, force, **choices)
     screen.say(f"[bold]{escape(str(folder))}[/]")
     screen.out.print(files_table(bundle))
-    screen.say(f"\nParity  {parity_line(report)}")
+    screen.say()
+    if report.graph is not None:
+        screen.say(f"Graph   {graph_line(report.graph)}")
+    screen.say(f"Parity  {parity_line(report)}")
+    for line in precision_lines(report):
+        screen.say(f"        {line}")
     name = shlex.quote(str(folder))
     commands = [f"keras-transformer verify {name}"]
     if "onnx" in formats:
@@ -48,6 +61,8 @@ def write(
     formats: Sequence[str],
     force: bool,
     card: dict[str, str] | None = None,
+    precisions: Sequence[str] = (),
+    **choices: Any,
 ) -> tuple[Any, Any]:
     """Export, with a line that says what is being done; returns the bundle and its report.
 
@@ -57,6 +72,8 @@ def write(
         formats: "saved_model", "onnx".
         force: replace a bundle that is there.
         card: fields of the model card.
+        precisions: "int8", "float16": smaller ONNX files beside those in float32.
+        choices: `details` and `layout` of `export`.
     """
     backend.choose_tensorflow()  # also for a run that was trained on JAX
     from keras_transformer.starting_point import StartingPoint
@@ -69,8 +86,10 @@ def write(
             StartingPoint.find(run_folder).load(),
             folder,
             formats,
+            ("float32", *precisions),  # type: ignore[arg-type]
             card=ModelCard.model_validate(card or {}),
             force=force,
+            **choices,
             progress=status.update,
         )
     return bundle, ParityReport.read(bundle)
@@ -113,8 +132,24 @@ def files_table(bundle: Any) -> Table:
     table.add_column(style="dim")
     for name in bundle.manifest.signatures:
         size = screen.size(screen.folder_size(bundle.folder / name))
-        table.add_row(f"  {name}", size, WHAT_IT_IS[name])
+        precision = bundle.manifest.signatures[name].precision
+        what = WHAT_IT_IS[name.replace(f".{precision}", "")]
+        table.add_row(f"  {name}", size, what if precision == "float32" else f"in {precision}")
     return table
+
+
+def precision_lines(report: Any) -> list[str]:
+    """Say in one line each what the smaller files cost and bring."""
+    from keras_transformer_export.model_card import precision_line
+
+    return [precision_line(found).removeprefix("- ") for found in report.precisions]
+
+
+def graph_line(graph: Any) -> str:
+    """Say in one line what the passes made of the graph; all of them stand in parity.json."""
+    most = sorted(graph.passes.items(), key=lambda item: -item[1])[:4]
+    counts = ", ".join(f"{name} {count:,}" for name, count in most)
+    return f"{graph.nodes_before:,} nodes became {graph.nodes_after:,} ({counts}, ...)"
 
 
 def parity_line(report: Any) -> str:

@@ -93,8 +93,11 @@ def generate(
 
 
 def _for_each(prefix, count, pad_id):
-    """Return `[count, P + 1]`, with a column of pads: behind a prefix anything may come."""
+    """Return `[count, P + 1]`, with a column of pads: behind a prefix anything may come.
+
+    Without a prefix an empty structure, which a loop may carry; it may not carry None.
+    """
     if prefix is None:
-        return None
+        return ()
     prefix = ops.broadcast_to(ops.cast(prefix, "int32"), (count, ops.shape(prefix)[1]))
     return ops.concatenate([prefix, ops.full((count, 1), pad_id, "int32")], axis=1)

@@ -27,7 +27,7 @@ class GreedyState(NamedTuple):
     cache: Any  # opaque, rows b
 
 
-def best(scores, step):
+def best(scores, step=None, index=None):
     """Return the id with the best of the scores `[b, V]`, int32 `[b]`; of ties the lower id."""
     return ops.cast(ops.argmax(scores, axis=-1), "int32")
 
@@ -42,7 +42,7 @@ class GreedySearch(NamedTuple):
     # None: ids grow with each step. L: a buffer, for compilers that want fixed shapes; no limit
     # may be above it.
     capacity: int | None = None
-    choose: Callable[..., Any] = best  # (scores [b, V], step) -> ids [b]
+    choose: Callable[..., Any] = best  # (scores [b, V], step, index [b]) -> ids [b]
     num_hypotheses: int = 1
 
     @property
@@ -69,7 +69,7 @@ class GreedySearch(NamedTuple):
         def extended(state):
             logits, cache = self.step(state.last, state.step, state.cache, sentences.memory)
             log_probs = ops.log_softmax(logits, axis=-1)
-            chosen = self._chosen(log_probs, state.step, sentences.prefix)
+            chosen = self._chosen(log_probs, state.step, sentences)
             log_prob = ops.take(ops.reshape(log_probs, (-1,)), offsets + chosen)
             closed = self._closed(state, sentences)
             chosen = ops.where(closed, ops.cast(self.pad_id, "int32"), chosen)
@@ -84,11 +84,11 @@ class GreedySearch(NamedTuple):
 
         return extended
 
-    def _chosen(self, log_probs, step, prefix):
-        chosen = self.choose(log_probs + self.rules.bias(step), step)
-        if prefix is None:
+    def _chosen(self, log_probs, step, sentences):
+        chosen = self.choose(log_probs + self.rules.bias(step), step, sentences.index)
+        if isinstance(sentences.prefix, tuple):
             return chosen
-        forced = prefix_at(prefix, step)
+        forced = prefix_at(sentences.prefix, step)
         return ops.where(ops.equal(forced, self.pad_id), chosen, forced)
 
     def _closed(self, state, sentences):

@@ -14,7 +14,7 @@ class Sentences(NamedTuple):
 
     index: Any  # int32 [b]: their places in the batch
     limit: Any  # int32 [b]: the most tokens of each
-    prefix: Any  # int32 [b, P + 1]: tokens that must come first, pads behind them; None: none
+    prefix: Any  # int32 [b, P + 1]: tokens that must come first, pads behind them; (): none
     memory: Any  # what the model knows of the sources; opaque, one row a sentence
 
 

@@ -15,6 +15,7 @@ from keras_transformer.bridges import from_marian
 from keras_transformer.bridges.marian_tokenizers import read_tokenizers
 from keras_transformer.bridges.marian_weights import SHARED
 from keras_transformer.config import TransformerConfig
+from keras_transformer.search_options import SearchOptions
 
 TOLERANCE = 1e-4
 REASON = "comes with the extra [references]"
@@ -64,7 +65,8 @@ def assert_same_model(translator, arrays, about):
     print(f"{about}: largest absolute error of the logits {difference:.1e}")
     assert difference < TOLERANCE
     assert np.abs(arrays["logits"]).mean() > 0.3
-    found = translator.search(arrays["source_ids"], arrays["greedy_ids"].shape[1]).ids[:, 0]
+    options = SearchOptions(max_decoding_length=arrays["greedy_ids"].shape[1])
+    found = translator.search(arrays["source_ids"], options).ids[:, 0]
     np.testing.assert_array_equal(found, arrays["greedy_ids"])
 
 
@@ -235,8 +237,12 @@ def test_padding_is_never_an_output(kept_folder):
     translator = from_marian(kept_folder)
     most = np.eye(translator.config.target_vocab_size)[translator.config.pad_id] * 50
     translator.model.output_bias.assign(most)
-    found = translator.search(np.array([[5, 6, 0]]), 5)
-    assert translator.config.pad_id not in found.ids
+    for size in (1, 3):
+        options = SearchOptions(size, size, max_decoding_length=5)
+        found = translator.search(np.array([[5, 6, 0]]), options)
+        lengths = (found.ids != translator.config.pad_id).sum(axis=-1)
+        assert (lengths[~found.finished] == 5).all()
+        assert (lengths > 0).all()
 
 
 def test_scores_are_those_of_the_full_model(translator):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.scoring import decoding_limits, length_penalty, token_bias
+from keras_transformer.decoding.scoring import decoding_limits, length_penalty
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,3 @@ def test_the_default_limit_is_the_source_length_plus_fifty():
 def test_a_limit_that_is_given_holds_for_every_row():
     lengths = np.array([1, 7, 300], "int32")
     assert np.asarray(decoding_limits(lengths, 5)).tolist() == [5, 5, 5]
-
-
-def test_token_bias_forbids_exactly_the_banned_ids():
-    bias = token_bias(5, (0, 2))
-    assert bias.dtype == np.float32
-    assert (bias < -1e8).tolist() == [True, False, True, False, False]
-    assert bias[[1, 3, 4]].tolist() == [0, 0, 0]

@@ -190,7 +190,7 @@ def test_cross_attention_step_by_step_equals_the_full_pass():
     x, memory = normal(3, 4, 8), normal(3, 5, 8, seed=1)
     mask = np.arange(5)[None, None] < np.array([5, 2, 0])[:, None, None]
     full = np.asarray(layer(x, memory, mask))
-    projected = layer.project_memory(memory)
+    projected = layer.project_memory(memory, mask)
     for step in range(4):
         np.testing.assert_allclose(
             layer.step(x[:, step], projected, mask), full[:, step], atol=1e-6

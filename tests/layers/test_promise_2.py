@@ -18,33 +18,34 @@ CAPACITIES = {"grown": None, "fixed": POSITIONS + 3}
 
 
 def step_self_attention(layer, inputs, capacity):
-    (x,), cache = inputs, layer.init_cache(2, capacity)
+    (x,) = inputs
+    cache = layer.init_cache(len(x), capacity)
     for step in range(POSITIONS):
         rows, cache = layer.step(x[:, step], step, cache)
         yield rows
 
 
-def step_cross_attention(layer, inputs, capacity):
+def step_cross_attention(layer, inputs, capacity, beam_size=1):
     x, memory, mask = inputs
-    projected = layer.project_memory(memory)
+    projected = layer.project_memory(memory, mask)
     for step in range(POSITIONS):
-        yield layer.step(x[:, step], projected, mask)
+        yield layer.step(x[:, step], projected, mask, beam_size)
 
 
-def step_decoder_layer(layer, inputs, capacity):
+def step_decoder_layer(layer, inputs, capacity, beam_size=1):
     x, memory, mask = inputs
-    projected = layer.cross_attention.project_memory(memory)
-    cache = layer.self_attention.init_cache(2, capacity)
+    projected = layer.cross_attention.project_memory(memory, mask)
+    cache = layer.self_attention.init_cache(len(x), capacity)
     for step in range(POSITIONS):
-        rows, cache = layer.step(x[:, step], step, cache, projected, mask)
+        rows, cache = layer.step(x[:, step], step, cache, projected, mask, beam_size)
         yield rows
 
 
-def step_decoder(layer, inputs, capacity):
+def step_decoder(layer, inputs, capacity, beam_size=1):
     x, memory, mask = inputs
-    projected, cache = layer.project_memory(memory, mask), layer.init_cache(2, capacity)
+    projected, cache = layer.project_memory(memory, mask), layer.init_cache(len(x), capacity)
     for step in range(POSITIONS):
-        rows, cache = layer.step(x[:, step], step, cache, projected)
+        rows, cache = layer.step(x[:, step], step, cache, projected, beam_size)
         yield rows
 
 
@@ -114,6 +115,22 @@ def test_promise_2_cached_steps_equal_the_full_pass(name, changes, capacity):
 
     found = np.asarray(steps(*inputs))
     np.testing.assert_allclose(found, run(layer, *inputs), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), variants(["CrossAttention", "Decoder", "DecoderLayer"])
+)
+def test_promise_2_hypotheses_of_a_source_step_side_by_side_as_each_alone(name, changes):
+    layer, (x, *memory) = make(name, **changes)
+    hypotheses = [x, -x, 2 * x]
+    rows = np.stack(hypotheses, axis=1).reshape(-1, *x.shape[1:])  # of one source together
+    alone = [list(STEPPED[name](layer, (x, *memory), None)) for x in hypotheses]
+    for size in (3, ops.convert_to_tensor(3)):
+        together = list(STEPPED[name](layer, (rows, *memory), None, size))
+        for step in range(POSITIONS):
+            found = np.asarray(together[step]).reshape(2, 3, -1)
+            expected = np.stack([np.asarray(steps[step]) for steps in alone], axis=1)
+            np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(("name", "changes"), variants(PUBLIC_LAYERS))
