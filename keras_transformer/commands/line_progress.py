@@ -17,20 +17,20 @@ BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def line_progress() -> Iterator[Callable[[], None]]:
+def line_progress() -> Iterator[Callable[[], None] | None]:
     """Show lines done and lines a second while standard input is worked on.
 
     Only where it is a file, standard error is a terminal, and standard output, which the bar
     would write into, is none. Nowhere is anything written to standard output.
 
     Returns:
-        A context manager; what it gives is to be called after each line.
+        A context manager; what it gives is to be called after each line, or None: nothing is shown.
     """
     if sys.stderr.isatty() and not sys.stdout.isatty() and is_file(sys.stdin.buffer):
         with bar(lines_left(sys.stdin.buffer), screen.messages) as advance:
             yield advance
     else:
-        yield lambda: None
+        yield None
 
 
 def is_file(stream: BinaryIO) -> bool:

@@ -14,7 +14,8 @@ from keras_transformer.commands.line_progress import line_progress
 from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.text.validation import check_text
 
-CHUNK = 1024
+CHUNK = 1024  # lines that are sorted by length together
+SHORT_CHUNK = 256  # where a bar is to move
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Translate = Callable[[list[str]], list[list[Hypothesis]]]
 
@@ -40,13 +41,14 @@ def run(model: Path, device: str, scores: bool, options: dict[str, Any]) -> None
     several = given.get("num_hypotheses", 1) > 1
     output = sys.stdout.buffer
     with line_progress() as advance:
-        lines = read_lines(sys.stdin.buffer)
-        found = translate_lines(translate, lines, 1 if interactive else CHUNK)
+        chunk = 1 if interactive else SHORT_CHUNK if advance else CHUNK
+        found = translate_lines(translate, read_lines(sys.stdin.buffer), chunk)
         for number, hypotheses in enumerate(found):
             output.write(_written(number, hypotheses, scores, several).encode())
             if interactive:
                 output.flush()
-            advance()
+            if advance:
+                advance()
         output.flush()
 
 
