@@ -157,6 +157,7 @@ class Translator:
             min_decoding_length,
             early_stopping,
         )
+        options.check_fit(self.config.target_vocab_size)
         check_count("batch_size", batch_size)
         rows = self._rows(self.source, texts, "texts")
         prefixes = prefix_rows(target_prefix, len(rows), self.config)
@@ -195,13 +196,12 @@ class Translator:
             )
         check_ids(source_ids, self.config.source_vocab_size, "source_ids")
         _check_length("source_ids", source_ids.shape[1], self.config.longest)
+        options = options or SearchOptions()
+        options.check_fit(self.config.target_vocab_size)
         prefixes = prefix_rows(target_prefix, len(source_ids), self.config)
-        return self._search(
-            source_ids, options or SearchOptions(), pad_rows(prefixes, self.config.pad_id)
-        )
+        return self._search(source_ids, options, pad_rows(prefixes, self.config.pad_id))
 
     def _search(self, source_ids, options: SearchOptions, prefix: np.ndarray) -> Found:
-        options.check_fit(self.config.target_vocab_size)
         source_ids = source_ids.astype("int32")
         if backend.needs_fixed_shapes():
             return self._search_in_fixed_shapes(source_ids, options, prefix)
