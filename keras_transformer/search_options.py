@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -143,22 +144,38 @@ def prefix_rows(
     """
     if target_prefix is None:
         return [[]] * count
-    if len(target_prefix) != count:
+    rows = len(target_prefix) if hasattr(target_prefix, "__len__") else repr(target_prefix)
+    if rows != count:
         raise ValueError(
             "target_prefix must have a row for each text, [] where it is free. "
-            f"Received: {len(target_prefix)} rows for {count} texts"
+            f"Received: {rows} rows for {count} texts"
         )
-    rows = [[int(i) for i in row] for row in target_prefix]
-    impossible = {*config.banned_ids, config.eos_id}
-    for place, row in enumerate(rows):
-        for token in row:
-            if token in impossible or not 0 <= token < config.target_vocab_size:
-                raise ValueError(
-                    f"target_prefix[{place}] must hold target ids below "
-                    f"{config.target_vocab_size} without the pad, start and end symbols. "
-                    f"Received: {token}"
-                )
-    return rows
+    return [_prefix_row(place, row, config) for place, row in enumerate(target_prefix)]
+
+
+def _prefix_row(place: int, row: Sequence[int], config: HasIds) -> list[int]:
+    if not hasattr(row, "__len__"):
+        raise ValueError(f"target_prefix[{place}] must be a list of target ids. Received: {row!r}")
+    tokens = [_as_int(token) for token in row]
+    impossible = {*config.banned_ids, config.eos_id, None}
+    for token, received in zip(tokens, row, strict=True):
+        if token in impossible or not 0 <= token < config.target_vocab_size:
+            raise ValueError(
+                f"target_prefix[{place}] must hold target ids below "
+                f"{config.target_vocab_size} without the pad, start and end symbols. "
+                f"Received: {received!r}"
+            )
+    return tokens
+
+
+def _as_int(value: object) -> int | None:
+    """Return an integer of any kind as a Python int; None: it is something else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
 
 
 def check_count(name: str, value: object, alternative: str = "") -> None:
@@ -167,8 +184,8 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
     Raises:
         ValueError: it is not.
     """
-    integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not integer or not 1 <= int(value) <= LARGEST:  # pyright: ignore[reportArgumentType]
+    number = _as_int(value)
+    if number is None or not 1 <= number <= LARGEST:
         raise ValueError(
             f"{name} must be an integer from 1 to {LARGEST}{alternative}. "
             f"Received: {name}={value!r}"

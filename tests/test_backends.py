@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy_search import Rules, beam_search, log_softmax
+from numpy_search import Rules, beam_search, by_recomputing
 from tiny_models import OPTIONS, model_with, source_ids, tiny_model
 
 from keras_transformer.decoding.generation import generate
@@ -123,9 +123,8 @@ def test_promise_2_the_fixed_cache_compiles_under_xla(size):
     model = tiny_model(seed=3, **OPTIONS["rotary"])
     sources = source_ids(model.config, [5, 3, 1, 8])
     options = {"beam_size": size, "num_hypotheses": size, "max_decoding_length": 12}
-    compiled = tf.function(
-        lambda ids: generate(model, ids, **options, capacity=16), jit_compile=True
-    )
+    search = functools.partial(generate, model, **options, capacity=16)
+    compiled = tf.function(search, jit_compile=True)
     expected = generate(model, sources, **options)
     found = compiled(sources)
     length = expected.ids.shape[2]
@@ -161,13 +160,8 @@ def test_all_options_of_a_search_are_those_of_the_rules_in_plain_numpy():
     for least, most, alpha, early in ((None, 6, 1.0, True), (4, 5, 0.0, False)):
         options = SearchOptions(3, 3, alpha, most, least, early)
         found = translator.search(sources, options, prefix)
-        for row, length in enumerate(lengths):
-
-            @functools.cache
-            def log_probs_of(tokens, source=sources[row : row + 1, :length]):
-                target_in = np.array([[config.start_id, *tokens]], "int32")
-                return log_softmax(forward(source, target_in)[0, -1])
-
+        for row in range(len(lengths)):
+            log_probs_of = by_recomputing(forward, config, sources[row], 6)
             never = (config.pad_id, *config.banned_ids)
             rules = Rules(config.eos_id, never, most, alpha, least or 0, tuple(prefix[row]))
             expected, _ = beam_search(log_probs_of, rules, 3, 3, early)

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.decoding import reference
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.id_rows import pad_rows
 from keras_transformer.model import Transformer
+from keras_transformer.search_options import SearchOptions
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.translator import Translator
 
@@ -59,10 +63,19 @@ def ids_of(hypothesis, config):
 
 
 def close(first, second):
-    same = [(a[0].text, a[0].tokens, a[0].finished) == (b[0].text, b[0].tokens, b[0].finished)
-            for a, b in zip(first, second, strict=True)]  # fmt: skip
-    scores = [[pair[0].score for pair in side] for side in (first, second)]
-    return all(same) and np.allclose(*scores, rtol=1e-4, atol=1e-5)
+    """Whether two results have the same hypotheses with the same scores."""
+    flat = [
+        [hypothesis for hypotheses in side for hypothesis in hypotheses] for side in (first, second)
+    ]
+    counts = [[len(hypotheses) for hypotheses in side] for side in (first, second)]
+    same = [(a.text, a.tokens, a.finished) == (b.text, b.tokens, b.finished) for a, b in zip(*flat)]
+    scores = [[hypothesis.score for hypothesis in side] for side in flat]
+    return counts[0] == counts[1] and all(same) and np.allclose(*scores, rtol=1e-4, atol=1e-5)
+
+
+GREEDY = {"max_decoding_length": 20}
+BEAMS = {"beam_size": 4, "num_hypotheses": 3, "max_decoding_length": 12}
+each_search = pytest.mark.parametrize("options", [GREEDY, BEAMS], ids=["greedy", "beams"])
 
 
 def test_each_text_gets_its_own_hypothesis_in_the_order_given(translator):
@@ -76,12 +89,32 @@ def test_each_text_gets_its_own_hypothesis_in_the_order_given(translator):
     assert len({len(hypotheses[0].tokens) for hypotheses in found}) > 4
 
 
-def test_promise_2_the_batch_size_changes_nothing(translator):
-    expected = translator.translate(TEXTS)
-    for size in (1, 3):
-        assert close(translator.translate(TEXTS, batch_size=size), expected)
+@each_search
+def test_promise_2_the_batch_size_changes_nothing(translator, options):
+    texts = [" ".join(words) for words in itertools.product(TEXTS, TEXTS[:4])]
+    expected = translator.translate(texts, batch_size=32, **options)
+    for size in (1, 2, 7):
+        assert close(translator.translate(texts, batch_size=size, **options), expected)
+
+
+@each_search
+def test_promise_2_a_text_gets_what_it_gets_alone(translator, options):
+    expected = translator.translate(TEXTS, **options)
     for text, hypotheses in zip(TEXTS, expected, strict=True):
-        assert close(translator.translate([text]), [hypotheses])
+        assert close(translator.translate([text], **options), [hypotheses])
+
+
+@each_search
+def test_promise_2_padding_changes_nothing(translator, options):
+    rows = translator._rows(translator.source, TEXTS, "texts")
+    source_ids = pad_rows(rows, translator.config.pad_id)
+    found, more = (
+        translator.search(ids, SearchOptions(**options))
+        for ids in (source_ids, np.pad(source_ids, ((0, 0), (0, 6))))
+    )
+    np.testing.assert_array_equal(found.ids, more.ids)
+    np.testing.assert_array_equal(found.finished, more.finished)
+    np.testing.assert_allclose(found.scores, more.scores, rtol=1e-4)
 
 
 def test_promise_3_the_output_is_that_of_the_papers_plain_loop(translator):
@@ -94,16 +127,96 @@ def test_promise_3_the_output_is_that_of_the_papers_plain_loop(translator):
         assert expected[0].tolist() == ids_of(hypothesis, translator.config)
 
 
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (2, 1), (4, 3), (8, 8)])
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
-def test_promise_3_scores_are_those_of_the_full_model_over_the_length_penalty(translator, alpha):
-    found = [h[0] for h in translator.translate(TEXTS, length_penalty=alpha, max_decoding_length=9)]
-    sources = translator._rows(translator.source, TEXTS, "texts")
+def test_promise_3_scores_are_those_of_the_full_model_over_the_length_penalty(
+    translator, alpha, size, count
+):
+    found = translator.translate(TEXTS, size, count, alpha, max_decoding_length=9)
+    rows = translator._rows(translator.source, TEXTS, "texts")
+    sources = [row for row, hypotheses in zip(rows, found, strict=True) for _ in hypotheses]
+    found = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+    assert len(found) == count * len(TEXTS)
     targets = [ids_of(hypothesis, translator.config) for hypothesis in found]
     log_probs = translator.score_ids(sources, targets)
     penalties = [((5 + len(ids)) / 6) ** alpha for ids in targets]
     np.testing.assert_allclose(
         [hypothesis.score for hypothesis in found], log_probs / penalties, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_n_best_are_distinct_and_best_first_with_those_that_are_cut_last(
+    translator, early_stopping
+):
+    found = translator.translate(TEXTS, 8, 8, max_decoding_length=6, early_stopping=early_stopping)
+    for hypotheses in found:
+        assert len(hypotheses) == 8
+        assert len({(tuple(h.tokens), h.finished) for h in hypotheses}) == 8
+        keys = [(not h.finished, -h.score) for h in hypotheses]
+        assert keys == sorted(keys)
+    endings = {h.finished for hypotheses in found for h in hypotheses}
+    assert endings == {True, False}, "or nothing is shown"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_without_early_stopping_the_first_of_n_best_is_the_one_best(translator, alpha):
+    options = {"length_penalty": alpha, "max_decoding_length": 8, "early_stopping": False}
+    several = translator.translate(TEXTS, 5, 4, **options)
+    one = translator.translate(TEXTS, 5, 1, **options)
+    assert close([hypotheses[:1] for hypotheses in several], one)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_outputs_are_as_long_as_asked_for_and_end_by_themselves(translator, size):
+    found = translator.translate(TEXTS, size, min_decoding_length=4, max_decoding_length=7)
+    for [hypothesis] in found:
+        assert 4 <= len(ids_of(hypothesis, translator.config)) <= 7
+    shorter = translator.translate(TEXTS, size, max_decoding_length=7)
+    assert any(len(ids_of(h, translator.config)) < 4 for [h] in shorter), "or nothing is shown"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_translations_begin_with_their_prefix_and_free_ones_stay_as_they_are(translator, size):
+    prefix = [[], [5], [6, 7, 8], [], [9] * 20, [5, 6], [], [7]]
+    options = {"beam_size": size, "num_hypotheses": size, "max_decoding_length": 8}
+    found = translator.translate(TEXTS, target_prefix=prefix, **options)
+    free = translator.translate(TEXTS, **options)
+    for forced, hypotheses, others in zip(prefix, found, free, strict=True):
+        for hypothesis in hypotheses:
+            assert hypothesis.tokens[: len(forced)] == forced[:8]
+        if not forced:
+            assert close([hypotheses], [others])
+    assert [len(hypotheses) for hypotheses in found] == [
+        1 if len(row) > 8 else size for row in prefix
+    ]
+    ids = np.array(pad_rows(translator._rows(translator.source, TEXTS, "texts"), 0))
+    of_ids = translator.search(ids, SearchOptions(**options), prefix)
+    np.testing.assert_allclose(
+        of_ids.scores[:, 0], [hypotheses[0].score for hypotheses in found], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ([[5]], r"target_prefix must have a row for each text.*1 rows for 2 texts"),
+        ([[5], [0]], r"target_prefix\[1\] must hold target ids.*Received: 0"),
+        ([[2], []], r"target_prefix\[0\] must hold target ids.*Received: 2"),
+        ([[5, 3], []], r"target_prefix\[0\] must hold target ids.*Received: 3"),
+        ([[], [5, -1]], r"target_prefix\[1\] must hold target ids.*Received: -1"),
+        ([[], [10**12]], r"target_prefix\[1\] must hold target ids.*Received: 10{12}"),
+        ([[5.5], []], r"target_prefix\[0\] must hold target ids.*Received: 5.5"),
+        ([[True], []], r"target_prefix\[0\] must hold target ids.*Received: True"),
+        (["56", []], r"target_prefix\[0\] must hold target ids.*Received: '5'"),
+        ([5, 6], r"target_prefix\[0\] must be a list of target ids.*Received: 5"),
+    ],
+)
+def test_a_prefix_that_no_output_can_have_is_refused(translator, prefix, message):
+    with pytest.raises(ValueError, match=message):
+        translator.translate(["a", "dog"], target_prefix=prefix)
+    with pytest.raises(ValueError, match=message):
+        translator.search(np.array([[5, 3], [6, 3]]), None, prefix)
 
 
 def test_scores_are_sums_of_log_softmax(translator):
@@ -130,14 +243,15 @@ def test_no_texts_give_no_hypotheses(translator):
     assert translator.score([], []).shape == (0,)
 
 
-def test_a_cut_output_says_so_and_has_exactly_that_length(translator):
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_cut_output_says_so_and_has_exactly_that_length(translator, size):
     for limit in (1, 3):
-        for text, [hypothesis] in zip(
-            TEXTS, translator.translate(TEXTS, max_decoding_length=limit), strict=True
-        ):
-            length = len(ids_of(hypothesis, translator.config))
-            assert length <= limit
-            assert hypothesis.finished or length == limit, text
+        found = translator.translate(TEXTS, size, size, max_decoding_length=limit)
+        for text, hypotheses in zip(TEXTS, found, strict=True):
+            for hypothesis in hypotheses:
+                length = len(ids_of(hypothesis, translator.config))
+                assert length <= limit
+                assert hypothesis.finished or length == limit, text
 
 
 def test_without_a_limit_the_output_may_be_fifty_longer_than_the_source(translator):
@@ -168,12 +282,41 @@ def test_one_text_instead_of_a_list_is_refused(translator):
 
 @pytest.mark.parametrize(
     "options",
-    [{"beam_size": 4}, {"num_hypotheses": 2}, {"beam_size": 0}, {"max_decoding_length": 0}],
+    [
+        {"beam_size": 0},
+        {"beam_size": 10**6},
+        {"num_hypotheses": 2},
+        {"num_hypotheses": 4, "beam_size": 3},
+        {"length_penalty": -1},
+        {"max_decoding_length": 0},
+        {"min_decoding_length": -3},
+        {"min_decoding_length": 4, "max_decoding_length": 3},
+        {"early_stopping": 1},
+        {"batch_size": 0},
+    ],
 )
-def test_options_that_greedy_search_cannot_honour_are_refused(translator, options):
+def test_options_that_no_search_can_honour_are_refused(translator, options):
     name, value = next(iter(options.items()))
-    with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}={value}"):
-        translator.translate(["a"], **options)
+    for texts in (["a"], []):
+        with pytest.raises(ValueError, match=f"{name} must be .*Received: .*{name}={value}"):
+            translator.translate(texts, **options)
+
+
+def test_a_beam_may_be_as_wide_as_the_vocabulary_and_no_wider(translator):
+    size = translator.config.target_vocab_size
+    [found] = translator.translate(["a"], size, size, max_decoding_length=2)
+    assert len(found) == size
+    with pytest.raises(
+        ValueError, match=f"at most the target vocabulary's size, {size}.*beam_size={size + 1}"
+    ):
+        translator.translate(["a"], size + 1)
+
+
+def test_there_are_fewer_hypotheses_where_there_are_fewer_outputs(translator):
+    size = translator.config.target_vocab_size
+    [found] = translator.translate(["a"], size, size, max_decoding_length=1)
+    assert len(found) == size - len(translator.config.banned_ids)
+    assert len({h.text for h in found if not h.finished}) <= len(found)
 
 
 def test_a_stream_is_translated_chunk_by_chunk_in_order(translator):
@@ -192,6 +335,12 @@ def test_a_stream_is_translated_chunk_by_chunk_in_order(translator):
     assert list(translator.translate_iter(iter([]))) == []
 
 
+@each_search
+def test_a_stream_takes_all_options(translator, options):
+    found = list(translator.translate_iter(iter(TEXTS), chunk_size=3, batch_size=2, **options))
+    assert close(found, translator.translate(TEXTS, **options))
+
+
 def test_learned_positions_say_their_limit_and_never_decode_past_it(tokenizers):
     translator = make_translator(tokenizers, positions="learned", max_positions=6)
     with pytest.raises(ValueError, match=r"texts\[1\] must have at most 6 tokens.*learned"):
@@ -200,8 +349,11 @@ def test_learned_positions_say_their_limit_and_never_decode_past_it(tokenizers):
         translator.score(["two little men"], ["a"])
     with pytest.raises(ValueError, match=r"targets\[0\] must have at most 6 tokens"):
         translator.score(["a"], ["a dog runs a dog runs a dog runs"])
-    for [hypothesis] in translator.translate(["a", "dog"], max_decoding_length=50):
-        assert len(ids_of(hypothesis, translator.config)) <= 6
+    for size in (1, 3):
+        found = translator.translate(["a", "dog"], size, size, max_decoding_length=50)
+        for hypotheses in found:
+            assert len(hypotheses) == size
+            assert all(len(ids_of(h, translator.config)) <= 6 for h in hypotheses)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tokenizers):
@@ -216,14 +368,26 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizers):
         Translator(Transformer(config), source, target)
 
 
-def test_one_trace_serves_all_sizes_and_options(translator):
-    translator.translate(["a"])
-    compiled = translator._compiled_search(None)
-    before = compiled.experimental_get_tracing_count()
-    translator.translate(TEXTS, max_decoding_length=2)
-    translator.translate(TEXTS[:3], length_penalty=1.0)
-    assert translator._compiled_search(None) is compiled
-    assert compiled.experimental_get_tracing_count() == before == 1
+def test_one_trace_of_each_search_serves_all_sizes_and_options(tokenizers, monkeypatch):
+    translator = make_translator(tokenizers)
+    traces = []
+    step = translator.model.decode_step
+
+    def counted(*arguments):
+        traces.append(len(arguments))
+        return step(*arguments)
+
+    monkeypatch.setattr(translator.model, "decode_step", counted)
+    for size in (1, 2, 5, 1, 8):
+        for texts in (["a"], TEXTS, TEXTS[:3]):
+            translator.translate(
+                texts, size, (size + 1) // 2, 0.1 * size, size + 1, min_decoding_length=size,
+                early_stopping=size > 2, target_prefix=[[5] * (size - 1)] * len(texts),
+            )  # fmt: skip
+            translator.translate(texts, size, max_decoding_length=3)
+    searches = [translator._compiled_search(kind) for kind in ("greedy", "beam")]
+    assert [search.experimental_get_tracing_count() for search in searches] == [1, 1]
+    assert len(traces) == 2, "and each calls the step once"
 
 
 def test_a_run_folder_loads_as_a_translator(tiny_run):

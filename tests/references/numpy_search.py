@@ -4,6 +4,7 @@ For one sentence, hypothesis by hypothesis, to be checked by eye. A model here i
 the tokens so far, a tuple, to log-probabilities `[V]`.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -35,6 +36,21 @@ def log_softmax(logits):
 
 def penalty(length, alpha):
     return ((5 + length) / 6) ** alpha
+
+
+def by_recomputing(forward, config, source, longest):
+    """The log-probabilities of a model `(source_ids, target_in) -> logits`, without a cache.
+
+    Target rows are padded to `longest`, so that a compiler sees one shape.
+    """
+
+    @functools.cache
+    def log_probs_of(tokens):
+        target_in = np.full((1, longest), config.pad_id, "int32")
+        target_in[0, : len(tokens) + 1] = config.start_id, *tokens
+        return log_softmax(forward(source[None], target_in)[0, len(tokens)])
+
+    return log_probs_of
 
 
 def allowed(rules, position, vocab_size):
