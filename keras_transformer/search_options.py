@@ -156,15 +156,17 @@ def prefix_rows(
 def _prefix_row(place: int, row: Sequence[int], config: HasIds) -> list[int]:
     if not hasattr(row, "__len__"):
         raise ValueError(f"target_prefix[{place}] must be a list of target ids. Received: {row!r}")
-    tokens = [_as_int(token) for token in row]
-    impossible = {*config.banned_ids, config.eos_id, None}
-    for token, received in zip(tokens, row, strict=True):
-        if token in impossible or not 0 <= token < config.target_vocab_size:
+    impossible = {*config.banned_ids, config.eos_id}
+    tokens: list[int] = []
+    for received in row:
+        token = _as_int(received)
+        if token is None or token in impossible or not 0 <= token < config.target_vocab_size:
             raise ValueError(
                 f"target_prefix[{place}] must hold target ids below "
                 f"{config.target_vocab_size} without the pad, start and end symbols. "
                 f"Received: {received!r}"
             )
+        tokens.append(token)
     return tokens
 
 

@@ -68,7 +68,10 @@ def close(first, second):
         [hypothesis for hypotheses in side for hypothesis in hypotheses] for side in (first, second)
     ]
     counts = [[len(hypotheses) for hypotheses in side] for side in (first, second)]
-    same = [(a.text, a.tokens, a.finished) == (b.text, b.tokens, b.finished) for a, b in zip(*flat)]
+    same = [
+        (a.text, a.tokens, a.finished) == (b.text, b.tokens, b.finished)
+        for a, b in zip(*flat, strict=True)
+    ]
     scores = [[hypothesis.score for hypothesis in side] for side in flat]
     return counts[0] == counts[1] and all(same) and np.allclose(*scores, rtol=1e-4, atol=1e-5)
 
@@ -385,7 +388,7 @@ def test_one_trace_of_each_search_serves_all_sizes_and_options(tokenizers, monke
                 early_stopping=size > 2, target_prefix=[[5] * (size - 1)] * len(texts),
             )  # fmt: skip
             translator.translate(texts, size, max_decoding_length=3)
-    searches = [translator._compiled_search(kind) for kind in ("greedy", "beam")]
+    searches = [translator._search._compiled(kind) for kind in ("greedy", "beam")]
     assert [search.experimental_get_tracing_count() for search in searches] == [1, 1]
     assert len(traces) == 2, "and each calls the step once"
 
