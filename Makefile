@@ -35,6 +35,9 @@ prove: setup ## measure what benchmarks/RESULTS.md reports: half an hour
 	$(bin)/python benchmarks/kill.py
 	REFERENCES=1 tools/setup_venv.sh
 	$(bin)/python benchmarks/layers.py
+	$(bin)/keras-transformer export runs/multi30k exported/multi30k --precision int8 --layout split --force
+	$(bin)/python benchmarks/exactness.py runs/multi30k exported/multi30k
+	$(bin)/python benchmarks/decode.py runs/multi30k exported/multi30k
 
 format: setup ## let ruff fix and format the code
 	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .

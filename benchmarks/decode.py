@@ -10,7 +10,8 @@ It needs the extras [train] and [references], and the validation text of Multi30
 The sentences have their natural lengths. Sorted by length they go into batches, the same ones for
 every contestant (decode_contestants.py), as ids (to the SavedModel as texts). Every contestant is
 a process of its own. Round by round they decode in shuffled order, each while the others are
-stopped. Threads that wait do not spin, in no engine (`--spin` lets them).
+stopped. Threads that wait spin, as each engine has it by default; on a machine whose cores others
+use as well, that is slow by chance, and `--passive` lets them sleep, in all engines.
 
 Printed: medians over the rounds; output tokens for each second, end symbols included; the ratio to
 CTranslate2 in float32, round by round, its median, for time and for CPU time: above 1 is faster or
@@ -77,7 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--starts", type=int, default=STARTS, help="for load time and memory")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--spin", action="store_true", help="waiting threads may spin")
+    parser.add_argument("--passive", action="store_true", help="waiting threads sleep")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, metavar="NAME", help=NAMES)
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these, by their names")
     parser.add_argument("--output", type=Path, help="results as .json or .csv")
@@ -107,7 +108,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> tuple[Setting, list[Se
         folder / "ctranslate2",
         special_ids,
         options.threads,
-        options.spin,
+        not options.passive,
     )
     return setting, sentences
 
