@@ -280,7 +280,7 @@ def twins_folder(translator, words, exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("twins") / "bundle"
     converted = Conversion(exported, 0, 0, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_model, "convert_search", lambda model: converted)
+        patch.setattr(onnx_model, "convert_search", lambda *arguments: converted)
         export(translator, folder, ["onnx"], PRECISIONS, sentences=words)
     return folder
 
