@@ -116,8 +116,8 @@ def check_sampling(
                 f"use translate. Received: {name}={value!r}"
             )
     for name, value in (("top_k", top_k), ("seed", seed)):
-        integer = hasattr(value, "__index__") and not isinstance(value, bool)
-        if not integer or not 0 <= int(value) <= LARGEST:
+        number = _as_int(value)
+        if number is None or not 0 <= number <= LARGEST:
             raise ValueError(
                 f"{name} must be an integer from 0 to {LARGEST}. Received: {name}={value!r}"
             )

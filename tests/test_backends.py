@@ -12,6 +12,7 @@ import pytest
 from numpy_search import Rules, beam_search, by_recomputing
 from tiny_models import OPTIONS, model_with, source_ids, tiny_model
 
+from keras_transformer.decoding.compiled_search import CompiledSearch
 from keras_transformer.decoding.generation import generate
 from keras_transformer.search_options import SearchOptions
 from keras_transformer.translator import Translator
@@ -171,9 +172,21 @@ def test_all_options_of_a_search_are_those_of_the_rules_in_plain_numpy():
             np.testing.assert_allclose(found.scores[row], scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.jax
+def test_options_may_be_numpy_integers():
+    model, _ = model_with("post_norm")
+    translator, sources = _without_tokenizers(model), source_ids(model.config, [3, 2])
+    expected = translator.search(sources, SearchOptions(3, 2, max_decoding_length=4))
+    options = SearchOptions(np.int64(3), np.int32(2), np.float64(0.6), np.int64(4), np.uint8(1))
+    found = translator.search(sources, options)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+
+
 def _without_tokenizers(model):
     translator = object.__new__(Translator)
     translator.model, translator.config = model, model.config
+    translator._search = CompiledSearch(model)
     return translator
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy_rnnsearch
 import pytest
 import tensorflow as tf
+from numpy_search import Rules, beam_search, by_recomputing, every_output
 from tiny_models import assert_close, disturb, source_ids, target_ids
 
 from keras_transformer import backend
@@ -17,6 +18,7 @@ from keras_transformer.config import RNNSearchConfig, TransformerConfig
 from keras_transformer.data import make_dataset
 from keras_transformer.data.builtin import ReversedDigits
 from keras_transformer.decoding import reference
+from keras_transformer.decoding.generation import generate
 from keras_transformer.recurrent import RNNSearch, maxout
 from keras_transformer.search_options import SearchOptions
 from keras_transformer.text.tokenizer import Tokenizer
@@ -271,6 +273,39 @@ def test_greedy_equals_the_loop_that_recomputes_the_whole_prefix(trained):
         ids = hypothesis.tokens + [config.eos_id] * hypothesis.finished
         assert ids == expected.tolist()
     assert sum(hypothesis.finished for (hypothesis,) in found) >= 4
+
+
+def test_beams_equal_a_search_that_recomputes_the_whole_prefix(trained):
+    translator, _ = trained
+    config, forward = translator.config, compiled(lambda s, t: translator.model((s, t)))
+    found = translator.translate(TEXTS, 3, 3, max_decoding_length=8)
+    for text, hypotheses in zip(TEXTS, found, strict=True):
+        source = np.array([*translator.source.encode([text])[0], config.eos_id])
+        rules = Rules(config.eos_id, (config.pad_id, *config.banned_ids), 8)
+        expected, _ = beam_search(by_recomputing(forward, config, source, 8), rules, 3, 3)
+        ids = [tuple(h.tokens + [config.eos_id] * h.finished) for h in hypotheses]
+        assert ids == [output.ids for output in expected]
+        np.testing.assert_allclose(
+            [h.score for h in hypotheses], [o.score for o in expected], rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_beams_that_cover_the_tree_find_what_brute_force_finds(alpha):
+    model = tiny_rnn(2, source_vocab_size=5, target_vocab_size=5)  # two letters
+    config, limit = model.config, 3
+    sources = source_ids(config, (4, 1))
+    found = generate(
+        model, sources, beam_size=8, num_hypotheses=8, length_penalty=alpha,
+        max_decoding_length=limit, early_stopping=False,
+    )  # fmt: skip
+    forward = compiled(lambda s, t: model((s, t)))
+    rules = Rules(config.eos_id, (config.pad_id, *config.banned_ids), limit, alpha)
+    for row, source in enumerate(sources):
+        expected = every_output(by_recomputing(forward, config, source, limit), rules, 5)[:8]
+        ids = [tuple(int(i) for i in ids if i != config.pad_id) for ids in found.ids[row].numpy()]
+        assert ids == [output.ids for output in expected]
+        np.testing.assert_allclose(found.scores[row], [o.score for o in expected], rtol=1e-4)
 
 
 def test_score_is_the_sum_of_the_log_probabilities(trained):

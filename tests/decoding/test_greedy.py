@@ -153,13 +153,13 @@ def test_ids_and_scores_are_those_of_the_rules_in_plain_numpy(alpha):
 
 def test_a_choice_of_ones_own_takes_the_place_of_the_best():
     """What sampling needs: the choice sees what may come, and the score stays that of the token."""
-    positions = []
+    given = []
 
-    def second_best(scores, step):
-        positions.append(int(step))
+    def second_best(scores, step, index):
+        given.append((int(step), np.asarray(index).tolist()))
         return np.argsort(-np.asarray(scores), axis=-1, kind="stable")[:, 1].astype("int32")
 
     found = run(scripted([C, B]), [2], choose=second_best, banned_ids=(*BANNED, END))
     assert outputs(found, 0) == [((A, A), False)]
-    assert positions == [0, 1]
+    assert given == [(0, [0]), (1, [0])]
     np.testing.assert_allclose(found.scores, [[2 * np.log(0.1 / 5)]], rtol=1e-5)

@@ -102,6 +102,8 @@ def test_a_stream_draws_alike_in_any_batch():
         ({"top_p": 1.5}, "top_p"),
         ({"top_k": -1}, "top_k must be an integer from 0"),
         ({"top_k": 1.5}, "top_k"),
+        ({"top_k": np.True_}, "top_k must be an integer from 0"),
+        ({"top_k": np.array([1, 2])}, "top_k must be an integer from 0"),
         ({"seed": -1}, "seed must be an integer from 0"),
     ],
 )

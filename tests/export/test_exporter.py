@@ -35,7 +35,7 @@ def no_conversion(monkeypatch, ids_model):
     """Conversion gives the model of the session's bundle, or what `use` is told."""
     conversions = {"model": ids_model}
 
-    def convert(model):
+    def convert(model, details=()):
         copy = onnx.ModelProto()
         copy.CopyFrom(conversions["model"])
         return Conversion(copy, 0, 0, [])
@@ -333,7 +333,7 @@ def test_the_recurrent_model_is_for_comparison_only(translator, tmp_path):
         {"formats": ["tflite"]},
         {"formats": []},
         {"formats": "onnx"},
-        {"precisions": ["int8"]},
+        {"precisions": ["int4"]},
     ],
 )
 def test_unknown_formats_are_refused(translator, tmp_path, options):
@@ -362,7 +362,7 @@ def test_where_the_data_stood_is_not_told(translator, folder):
     }
     trained = copy.copy(translator)
     trained.recipe = RunConfig.model_validate({"name": "mine", "data": data})
-    description = _describe(trained, ["onnx"], None)
+    description = _describe(trained, {}, None)
     told = description.card.recipe["data"]
     assert "folder" not in told
     assert (told["source"], told["target"]) == ("train.en", "train.de")
