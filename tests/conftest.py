@@ -13,6 +13,7 @@ import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Share the tests out to processes, and leave out what is about another backend.
 
