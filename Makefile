@@ -3,7 +3,7 @@
 
 bin := .venv/bin
 PYTEST ?=
-workers := -n 2 --dist loadgroup
+workers := -n 2 --dist loadfile
 export PYTHON
 
 .DEFAULT_GOAL := help

@@ -13,20 +13,13 @@ import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Share the tests out to processes, and leave out what is about another backend.
-
-    A file goes to one process (pytest-xdist). All tests of exported files go to one as well, and
-    begin at once: their conversions take long, and are made once in a process.
-    """
+    """With KERAS_BACKEND=jax, leave out what is about TensorFlow itself."""
+    if keras.backend.backend() == "tensorflow":
+        return
     for item in items:
-        exported = {"bundle_folder", "translator"} & set(getattr(item, "fixturenames", ()))
-        group = "exported" if exported and "export" in item.path.parts else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-        if keras.backend.backend() != "tensorflow" and item.get_closest_marker("tensorflow"):
+        if item.get_closest_marker("tensorflow"):
             item.add_marker(pytest.mark.skip(reason="it needs the TensorFlow backend"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("exported",))
 
 
 def pytest_terminal_summary(terminalreporter):
