@@ -13,6 +13,9 @@ EXPORTED = ["rotary", "rotary_halves", "dot", "general", "additive", "cosine", "
             "own_similarity"]  # fmt: skip
 
 
+ALIVE = []
+
+
 def saved_search(model, folder):
     """The search of a model as a loaded SavedModel: (ids, beam_size, num_hypotheses) -> Found."""
     module = tf.Module()
@@ -24,7 +27,9 @@ def saved_search(model, folder):
         autograph=False,
     )
     tf.saved_model.save(module, str(folder))
-    return module.search, tf.saved_model.load(str(folder)).search
+    loaded = tf.saved_model.load(str(folder))
+    ALIVE[:] = [module, loaded]  # a function does not keep the variables it reads
+    return module.search, loaded.search
 
 
 @pytest.mark.parametrize("option", EXPORTED)
