@@ -76,15 +76,15 @@ class CompiledSearch:
         """Search in sizes that are powers of two, and cut what was added."""
         rows, length = source_ids.shape
         pad_id, more_rows = self.config.pad_id, rounded_up(rows, 1)
-        longest = options.max_decoding_length or length + MAX_EXTRA_LENGTH
+        longest = int(options.max_decoding_length or length + MAX_EXTRA_LENGTH)
         wider, longer = rounded_up(length), rounded_up(prefix.shape[1], 1) if prefix.size else 0
         if self.config.longest is not None:
             longest, wider = (min(x, self.config.longest) for x in (longest, wider))
         if sampling is not None:
             streams = np.pad(sampling.streams, (0, more_rows - rows))
             sampling = sampling._replace(streams=streams)
-        sizes = "sample" if sampling else (options.beam_size, options.num_hypotheses)
-        found = self._compiled(sizes, rounded_up(longest))(
+        sizes = int(options.beam_size), int(options.num_hypotheses)  # NumPy's count as tensors
+        found = self._compiled("sample" if sampling else sizes, rounded_up(longest))(
             grown_to(source_ids.astype("int32"), more_rows, wider, pad_id),
             grown_to(prefix, more_rows, longer, pad_id),
             *options.numbers(),
