@@ -13,11 +13,11 @@ EXPORTED = ["rotary", "rotary_halves", "dot", "general", "additive", "cosine", "
             "own_similarity"]  # fmt: skip
 
 
-ALIVE = []
-
-
 def saved_search(model, folder):
-    """The search of a model as a loaded SavedModel: (ids, beam_size, num_hypotheses) -> Found."""
+    """The search of a model, and the SavedModel of it: (ids, beam_size, num_hypotheses) -> Found.
+
+    The loaded object has to be kept: its function does not hold the weights.
+    """
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
     integer = tf.TensorSpec([], tf.int32)
@@ -27,15 +27,13 @@ def saved_search(model, folder):
         autograph=False,
     )
     tf.saved_model.save(module, str(folder))
-    loaded = tf.saved_model.load(str(folder))
-    ALIVE[:] = [module, loaded]  # a function does not keep the variables it reads
-    return module.search, loaded.search
+    return module.search, tf.saved_model.load(str(folder))
 
 
 @pytest.mark.parametrize("option", EXPORTED)
 def test_promise_4_keras_onnx_and_saved_model_give_the_same(option, tmp_path):
     model = tiny_model(seed=3, **OPTIONS[option])
-    search, loaded_search = saved_search(model, tmp_path)
+    search, loaded = saved_search(model, tmp_path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(convert_search(model).model.SerializeToString(), options)
@@ -51,6 +49,6 @@ def test_promise_4_keras_onnx_and_saved_model_give_the_same(option, tmp_path):
             ids, scores = session.run(["ids", "scores"], feeds)
             np.testing.assert_array_equal(ids, expected_ids)
             np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
-            saved_ids, saved_scores, _ = loaded_search(sources, size, count)
+            saved_ids, saved_scores, _ = loaded.search(sources, size, count)
             np.testing.assert_array_equal(saved_ids, expected_ids)
             np.testing.assert_allclose(saved_scores, expected_scores, atol=1e-5)
