@@ -112,7 +112,9 @@ def _decode(model: Any, memory: Sequence[Value], cache: Sequence[Value]) -> Any:
         logits, longer = model.decode_step(
             ops.cast(ids, "int32"), ops.cast(step, "int32"), _grown(past), read
         )
-        found = {"logits": logits + rules.bias(step)}
+        rows = ops.shape(logits)[0]
+        allowed = rules.forbid(ops.reshape(logits, (-1,)), step, rules.forbidden(rows))
+        found = {"logits": ops.reshape(allowed, (-1, config.target_vocab_size))}
         for value, tensor in zip(cache, keras.tree.flatten(longer), strict=True):
             found[NEXT + value.name] = tensor
         return found

@@ -54,6 +54,7 @@ class Tables(NamedTuple):
     pads: Any  # int32 [b, K]
     prefix: Any  # int32 [b * K, P + 1], or ()
     is_first: Any  # bool [C]
+    forbidden: Any  # of b * K rows
     of_beams: Any  # int32 [b, 1]: of K columns each
     of_two_beams: Any  # int32 [b, 1]
     of_three_beams: Any  # int32 [b, 1]
@@ -168,6 +169,7 @@ class BeamSearch(NamedTuple):
             pads=ops.full_like(finished, self.pad_id),
             prefix=prefix,
             is_first=ops.equal(ops.arange(width), 0),
+            forbidden=self.rules.forbidden(count * size),
             of_beams=place * size,
             of_two_beams=place * (2 * size),
             of_three_beams=place * (3 * size),
@@ -177,8 +179,10 @@ class BeamSearch(NamedTuple):
 
     def _candidates(self, logits, state, tables):
         """First the best of each row, then the best of these: two small searches for one large."""
-        log_probs = ops.log_softmax(logits, axis=-1)
-        best, tokens = ops.top_k(log_probs + self.rules.bias(state.step), tables.width)
+        log_probs = ops.reshape(ops.log_softmax(logits, axis=-1), (-1,))
+        log_probs = self.rules.forbid(log_probs, state.step, tables.forbidden)
+        rows = ops.reshape(log_probs, (-1, self.rules.vocab_size))
+        best, tokens = ops.top_k(rows, tables.width)
         tokens = ops.cast(tokens, "int32")
         if not isinstance(tables.prefix, tuple):
             best, tokens = self._forced(log_probs, best, tokens, state.step, tables)
@@ -195,7 +199,7 @@ class BeamSearch(NamedTuple):
     def _forced(self, log_probs, best, tokens, step, tables):
         """Let what must come be the only token of its row."""
         forced = prefix_at(tables.prefix, step)
-        log_prob = ops.take(_flat(log_probs), tables.of_vocabulary + forced)
+        log_prob = ops.take(log_probs, tables.of_vocabulary + forced)
         only = ops.where(tables.is_first, ops.expand_dims(log_prob, 1), FORBIDDEN)
         forced = ops.expand_dims(forced, 1)
         is_free = ops.equal(forced, self.pad_id)

@@ -64,13 +64,16 @@ class GreedySearch(NamedTuple):
         return state.finished
 
     def extend(self, sentences):
-        offsets = ops.arange(ops.shape(sentences.index)[0]) * self.rules.vocab_size
+        rows = ops.shape(sentences.index)[0]
+        offsets = ops.arange(rows) * self.rules.vocab_size
+        forbidden = self.rules.forbidden(rows)
 
         def extended(state):
             logits, cache = self.step(state.last, state.step, state.cache, sentences.memory)
-            log_probs = ops.log_softmax(logits, axis=-1)
+            log_probs = ops.reshape(ops.log_softmax(logits, axis=-1), (-1,))
+            log_probs = self.rules.forbid(log_probs, state.step, forbidden)
             chosen = self._chosen(log_probs, state.step, sentences)
-            log_prob = ops.take(ops.reshape(log_probs, (-1,)), offsets + chosen)
+            log_prob = ops.take(log_probs, offsets + chosen)
             closed = self._closed(state, sentences)
             chosen = ops.where(closed, ops.cast(self.pad_id, "int32"), chosen)
             return GreedyState(
@@ -85,7 +88,8 @@ class GreedySearch(NamedTuple):
         return extended
 
     def _chosen(self, log_probs, step, sentences):
-        chosen = self.choose(log_probs + self.rules.bias(step), step, sentences.index)
+        rows = ops.reshape(log_probs, (-1, self.rules.vocab_size))
+        chosen = self.choose(rows, step, sentences.index)
         if isinstance(sentences.prefix, tuple):
             return chosen
         forced = prefix_at(sentences.prefix, step)

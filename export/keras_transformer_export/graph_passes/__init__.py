@@ -20,6 +20,7 @@ from keras_transformer_export.graph_passes.linear import fuse_gemm, share_transp
 from keras_transformer_export.graph_passes.local_weights import make_weights_local
 from keras_transformer_export.graph_passes.loop_motion import move_invariants_out
 from keras_transformer_export.graph_passes.loop_states import hoist_loop_states
+from keras_transformer_export.graph_passes.masks import add_masks
 from keras_transformer_export.graph_passes.no_ops import remove_no_ops
 from keras_transformer_export.graph_passes.reshapes import merge_reshapes
 from keras_transformer_export.graph_passes.scales import fold_scales
@@ -36,6 +37,7 @@ PASSES = (
     drop_index_guards,
     remove_no_ops,
     remove_dead_code,
+    add_masks,
     move_invariants_out,
     fold_constants,
     merge_equal_nodes,
