@@ -20,7 +20,7 @@ LONGEST = "abcdef" * 7
 def exported(bundle_folder):
     """The translators of exported files, by name."""
     with (
-        OnnxTranslator(bundle_folder / "model.onnx", intra_op_num_threads=1) as onnx_translator,
+        OnnxTranslator(bundle_folder / "model.onnx", threads=1) as onnx_translator,
         SavedModelTranslator(bundle_folder) as saved_model,
     ):
         yield {"onnx": onnx_translator, "saved_model": saved_model}
