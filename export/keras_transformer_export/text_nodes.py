@@ -7,9 +7,14 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
+from keras_transformer.text.protobuf import bytes_field, fields
 from keras_transformer.text.unknowns import Unknowns
 
 CONTRIB = "ai.onnx.contrib"
+# Fields of a SentencePiece model, and in each of these the one that only encoding needs: the score
+# of a piece, and the table by which texts are normalized.
+PIECES_FIELD, NORMALIZER_FIELD = 1, 3
+ENCODING_ONLY = {PIECES_FIELD: 2, NORMALIZER_FIELD: 2}
 
 # The end id comes from the tokenizer (add_eos).
 PIECES = """
@@ -129,7 +134,12 @@ def add_text_nodes(
         source,
         _encode_constants(pad_id) | ({} if unknowns is None else _settle_constants(unknowns)),
     )
-    decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(eos_id, skipped_ids))
+    decode = _graph(
+        DECODE,
+        "SentencepieceDecoder",
+        decoding_only(target),
+        _decode_constants(eos_id, skipped_ids),
+    )
     core = model.graph
     inputs = [encode.input[0], *(value for value in core.input if value.name != "source_ids")]
     graph = helper.make_graph(
@@ -145,6 +155,28 @@ def add_text_nodes(
     joined.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     onnx.checker.check_model(joined)
     return joined
+
+
+def decoding_only(tokenizer: bytes) -> bytes:
+    """Return a SentencePiece model that decodes as before, cannot encode, and is much smaller."""
+    kept, position = [], 0
+    for number, start, end in fields(tokenizer):
+        dropped = ENCODING_ONLY.get(number)
+        if dropped is None:
+            kept.append(tokenizer[position:end])
+        else:
+            kept.append(bytes_field(number, _without(tokenizer[start:end], dropped)))
+        position = end
+    return b"".join(kept)
+
+
+def _without(message: bytes, dropped: int) -> bytes:
+    kept, position = [], 0
+    for number, _, end in fields(message):
+        if number != dropped:
+            kept.append(message[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def _graph(

@@ -130,3 +130,11 @@ def test_what_marian_does_not_know_is_the_same_in_onnx(tmp_path):
         assert (row[len(wanted) + 1 :] == tokenizer.pad_id).all()
     assert translations[:, 0].tolist() == tokenizer.decode(ids[:, 0])
     assert session.run(["ids"], {"texts": np.array([], object)})[0].shape == (0, 1, 1)
+
+
+def test_the_decoder_carries_nothing_that_only_encoding_needs(tokenizer):
+    from keras_transformer_export.text_nodes import decoding_only
+
+    slim = decoding_only(tokenizer.serialized)
+    # Normalization tables take a quarter of a megabyte where a model has one.
+    assert len(slim) < min(len(tokenizer.serialized), 20_000)
