@@ -1,5 +1,6 @@
 """SentencePiece inside the ONNX graph: texts to ids before the search, ids to texts after it."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,9 @@ from keras_transformer.text.protobuf import bytes_field, fields
 from keras_transformer.text.unknowns import Unknowns
 
 CONTRIB = "ai.onnx.contrib"
-# Fields of a SentencePiece model, and in each of these the one that only encoding needs: the score
-# of a piece, and the table by which texts are normalized.
+# Fields of a SentencePiece model, and of its pieces and its normalizer what only encoding needs.
 PIECES_FIELD, NORMALIZER_FIELD = 1, 3
-ENCODING_ONLY = {PIECES_FIELD: 2, NORMALIZER_FIELD: 2}
+SCORE_FIELD = TABLE_FIELD = 2
 
 # The end id comes from the tokenizer (add_eos).
 PIECES = """
@@ -158,16 +158,32 @@ def add_text_nodes(
 
 
 def decoding_only(tokenizer: bytes) -> bytes:
-    """Return a SentencePiece model that decodes as before, cannot encode, and is much smaller."""
+    """Return a SentencePiece model that decodes as before, cannot encode, and is much smaller.
+
+    Scores of pieces are left out. The table by which texts are normalized, a quarter of a megabyte,
+    becomes the shortest there is: SentencePiece writes a line on the screen where there is none.
+    """
     kept, position = [], 0
     for number, start, end in fields(tokenizer):
-        dropped = ENCODING_ONLY.get(number)
-        if dropped is None:
-            kept.append(tokenizer[position:end])
+        content = tokenizer[start:end]
+        if number == PIECES_FIELD:
+            kept.append(bytes_field(number, _without(content, SCORE_FIELD)))
+        elif number == NORMALIZER_FIELD:
+            rest = _without(content, TABLE_FIELD)
+            kept.append(bytes_field(number, rest + bytes_field(TABLE_FIELD, _shortest_table())))
         else:
-            kept.append(bytes_field(number, _without(tokenizer[start:end], dropped)))
+            kept.append(tokenizer[position:end])
         position = end
     return b"".join(kept)
+
+
+@functools.cache
+def _shortest_table() -> bytes:
+    """A normalization table of one rule, for a character of private use."""
+    from sentencepiece import SentencePieceNormalizer
+
+    spec = SentencePieceNormalizer(norm_map=[("\ue000", "\ue001")]).serialized_normalizer_spec()
+    return next(spec[start:end] for number, start, end in fields(spec) if number == TABLE_FIELD)
 
 
 def _without(message: bytes, dropped: int) -> bytes:
