@@ -1,6 +1,5 @@
 """SentencePiece inside the ONNX graph: texts to ids before the search, ids to texts after it."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -177,11 +176,11 @@ def decoding_only(tokenizer: bytes) -> bytes:
     return b"".join(kept)
 
 
-@functools.cache
 def _shortest_table() -> bytes:
     """A normalization table of one rule, for a character of private use."""
-    from sentencepiece import SentencePieceNormalizer
+    from sentencepiece import SentencePieceNormalizer, set_min_log_level
 
+    set_min_log_level(2)  # it logs what it builds
     spec = SentencePieceNormalizer(norm_map=[("\ue000", "\ue001")]).serialized_normalizer_spec()
     return next(spec[start:end] for number, start, end in fields(spec) if number == TABLE_FIELD)
 
