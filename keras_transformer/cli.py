@@ -246,6 +246,13 @@ def translate(
     min_decoding_length: Annotated[
         int | None, typer.Option(help="Fewest tokens of a translation. Default: any.")
     ] = None,
+    no_early_stopping: Annotated[
+        bool,
+        typer.Option(
+            "--no-early-stopping",
+            help="Let the beam go on until no better translation can follow: more steps.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Most lines decoded together. Default: 64.")
     ] = None,
@@ -279,6 +286,7 @@ def translate(
             "length_penalty": length_penalty,
             "max_decoding_length": max_decoding_length,
             "min_decoding_length": min_decoding_length,
+            "early_stopping": False if no_early_stopping else None,
             "batch_size": batch_size,
         }
         run(model, device, scores, options)

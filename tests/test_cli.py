@@ -570,6 +570,11 @@ def test_options_reach_the_translator_and_those_left_out_do_not(tiny_run, given)
     assert given[-1] == {}
 
 
+def test_early_stopping_can_be_switched_off(tiny_run, given):
+    result = run("translate", tiny_run.path, "--beam-size", 4, "--no-early-stopping", input="a\n")
+    assert (result.exit_code, given[-1]) == (0, {"beam_size": 4, "early_stopping": False})
+
+
 def test_scores_stand_before_a_tab(tiny_run, given):
     result = run("translate", tiny_run.path, "--scores", input="a\n\nb\n")
     assert result.stdout == "-1.0000\tA\n0.0000\t\n-1.0000\tB\n"
