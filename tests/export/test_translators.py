@@ -9,8 +9,7 @@ import pytest
 
 from keras_transformer.translator import Translator
 from keras_transformer_export.bundle import Bundle, BundleError, Description, write_manifest
-from keras_transformer_export.runtime import OnnxTranslator
-from keras_transformer_export.runtime import SavedModelTranslator
+from keras_transformer_export.runtime import OnnxTranslator, SavedModelTranslator
 from keras_transformer_export.runtime.text_translator import TextTranslator
 
 LONGEST = "abcdef" * 7
