@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from keras_transformer.config import find_recipe
+from keras_transformer.recipe import find_recipe
 from keras_transformer.run_folder import RunFolder
 
 COMMAND = Path(sys.executable).with_name("keras-transformer")

@@ -10,14 +10,10 @@ from keras_transformer import backend
 
 if TYPE_CHECKING:
     from keras_transformer import bridges, data, evaluation, layers
-    from keras_transformer.config import (
-        RNNSearchConfig,
-        RunConfig,
-        TrainingConfig,
-        TransformerConfig,
-    )
+    from keras_transformer.config import RNNSearchConfig, TransformerConfig
     from keras_transformer.hypothesis import Hypothesis
     from keras_transformer.model import Transformer
+    from keras_transformer.recipe import RunConfig, TrainingConfig
     from keras_transformer.recurrent import RNNSearch
     from keras_transformer.text.tokenizer import Tokenizer
     from keras_transformer.training import callbacks, losses, metrics, schedules
@@ -41,9 +37,9 @@ _OBJECTS = {
     "Hypothesis": "keras_transformer.hypothesis",
     "RNNSearch": "keras_transformer.recurrent",
     "RNNSearchConfig": "keras_transformer.config",
-    "RunConfig": "keras_transformer.config",
+    "RunConfig": "keras_transformer.recipe",
     "Tokenizer": "keras_transformer.text.tokenizer",
-    "TrainingConfig": "keras_transformer.config",
+    "TrainingConfig": "keras_transformer.recipe",
     "Transformer": "keras_transformer.model",
     "TransformerConfig": "keras_transformer.config",
     "Translator": "keras_transformer.translator",

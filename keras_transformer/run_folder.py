@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer import backend
-from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
 from keras_transformer.files import remove_parts, replacing
+from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
 

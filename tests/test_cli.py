@@ -22,8 +22,8 @@ from keras_transformer.cli import app
 from keras_transformer.commands import line_progress, own_data, screen
 from keras_transformer.commands.evaluate import search_in_words
 from keras_transformer.commands.translate import read_lines, translate_lines
-from keras_transformer.config import find_recipe
 from keras_transformer.hypothesis import Hypothesis
+from keras_transformer.recipe import find_recipe
 from keras_transformer.search_options import SearchOptions
 
 ROOT = Path(__file__).parents[1]

@@ -1,7 +1,8 @@
 import keras
 import pytest
 
-from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
+from keras_transformer.recipe import RunConfig
 from keras_transformer.run_folder import RunFolder
 
 VALUES = {

@@ -12,12 +12,13 @@ import keras
 from rich.console import Console
 
 from keras_transformer import backend
-from keras_transformer.config import DataConfig, RunConfig, TrainingConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
 from keras_transformer.data.batching import Statistics
 from keras_transformer.data.corpus import Pair, group_references
 from keras_transformer.data.pipeline import make_dataset, stream_of
 from keras_transformer.data.splits import Splits, open_splits
 from keras_transformer.model import Transformer
+from keras_transformer.recipe import DataConfig, RunConfig, TrainingConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer

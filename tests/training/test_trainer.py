@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from keras_transformer.bridges import from_marian
-from keras_transformer.config import RunConfig, TokenizerConfig
+from keras_transformer.recipe import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.checkpoints import restore_checkpoint
