@@ -139,14 +139,18 @@ class RunFolder:
         return model
 
     def trim_metrics(self, step: int) -> None:
-        """Drop rows of `metrics.csv` behind a step: a run that resumes there writes them again."""
+        """Drop rows of `metrics.csv` behind a step: a run that resumes there writes them again.
+
+        A last row that a full disk has cut is of a step without a checkpoint, and goes too.
+        """
         path = self.path / "metrics.csv"
         if not path.exists():
             return
         with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or []
-            rows = [row for row in reader if int(row["step"]) <= step]
+            lines = [line for line in file if line.endswith("\n")]
+        reader = csv.DictReader(lines)
+        names = reader.fieldnames or []
+        rows = [row for row in reader if int(row["step"]) <= step]
         with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()

@@ -136,3 +136,12 @@ def test_a_trained_run_opens_with_all_its_parts(tiny_run):
     assert run.source_tokenizer() == run.target_tokenizer()
     assert model.config.source_vocab_size == run.source_tokenizer().vocab_size
     assert all(source and references for source, references in run.held_out())
+
+
+def test_a_row_of_metrics_that_a_full_disk_has_cut_goes_when_the_run_resumes(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    whole = "epoch,step,val_loss\r\n0,10,2.5\r\n1,20,2.25\r\n"
+    for cut in ("2", "2,3", "2,30,1.9"):
+        (tmp_path / "metrics.csv").write_bytes((whole + cut).encode())
+        run.trim_metrics(20)
+        assert (tmp_path / "metrics.csv").read_bytes() == whole.encode()
