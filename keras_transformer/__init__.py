@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_transformer.recurrent import RNNSearch
     from keras_transformer.text.tokenizer import Tokenizer
     from keras_transformer.training import callbacks, losses, metrics, schedules
+    from keras_transformer.training.averaging import average_weights
     from keras_transformer.translator import Translator
 
 backend.quiet()
@@ -43,6 +44,7 @@ _OBJECTS = {
     "Transformer": "keras_transformer.model",
     "TransformerConfig": "keras_transformer.config",
     "Translator": "keras_transformer.translator",
+    "average_weights": "keras_transformer.training.averaging",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "Translator",
+    "average_weights",
     "bridges",
     "callbacks",
     "data",

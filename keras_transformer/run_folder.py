@@ -149,7 +149,10 @@ class RunFolder:
         with open(path, newline="", encoding="utf-8") as file:
             lines = [line for line in file if line.endswith("\n")]
         reader = csv.DictReader(lines)
-        names = reader.fieldnames or []
+        names = reader.fieldnames
+        if names is None:  # killed before its first row: an empty header would stay for ever
+            path.unlink()
+            return
         rows = [row for row in reader if int(row["step"]) <= step]
         with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)

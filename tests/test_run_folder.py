@@ -145,3 +145,11 @@ def test_a_row_of_metrics_that_a_full_disk_has_cut_goes_when_the_run_resumes(tmp
         (tmp_path / "metrics.csv").write_bytes((whole + cut).encode())
         run.trim_metrics(20)
         assert (tmp_path / "metrics.csv").read_bytes() == whole.encode()
+
+
+@pytest.mark.parametrize("left", [b"", b"epoch,st"])
+def test_metrics_of_a_run_killed_before_its_first_row_begin_anew_with_a_header(left, tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    (tmp_path / "metrics.csv").write_bytes(left)
+    run.trim_metrics(0)
+    assert not (tmp_path / "metrics.csv").exists()
