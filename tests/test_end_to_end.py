@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import keras_transformer as kt
-from keras_transformer.config import find_recipe
 from keras_transformer.data.splits import open_splits
+from keras_transformer.recipe import find_recipe
 from keras_transformer.training.quality import assess, take_examples
 from keras_transformer.training.trainer import train
 

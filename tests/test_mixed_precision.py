@@ -6,11 +6,12 @@ import pytest
 import tensorflow as tf
 from tiny_models import OPTIONS, disturb, source_ids, target_ids, tiny_config
 
-from keras_transformer.config import RNNSearchConfig, TransformerConfig, find_recipe
+from keras_transformer.config import RNNSearchConfig, TransformerConfig
 from keras_transformer.data import make_dataset
 from keras_transformer.data.splits import open_splits
 from keras_transformer.decoding.generation import generate
 from keras_transformer.model import Transformer
+from keras_transformer.recipe import find_recipe
 from keras_transformer.recurrent import RNNSearch
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.losses import SmoothedCrossEntropy

@@ -1,7 +1,8 @@
 import keras
 import pytest
 
-from keras_transformer.config import RunConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
+from keras_transformer.recipe import RunConfig
 from keras_transformer.run_folder import RunFolder
 
 VALUES = {
@@ -135,3 +136,20 @@ def test_a_trained_run_opens_with_all_its_parts(tiny_run):
     assert run.source_tokenizer() == run.target_tokenizer()
     assert model.config.source_vocab_size == run.source_tokenizer().vocab_size
     assert all(source and references for source, references in run.held_out())
+
+
+def test_a_row_of_metrics_that_a_full_disk_has_cut_goes_when_the_run_resumes(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    whole = "epoch,step,val_loss\r\n0,10,2.5\r\n1,20,2.25\r\n"
+    for cut in ("2", "2,3", "2,30,1.9"):
+        (tmp_path / "metrics.csv").write_bytes((whole + cut).encode())
+        run.trim_metrics(20)
+        assert (tmp_path / "metrics.csv").read_bytes() == whole.encode()
+
+
+@pytest.mark.parametrize("left", [b"", b"epoch,st"])
+def test_metrics_of_a_run_killed_before_its_first_row_begin_anew_with_a_header(left, tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    (tmp_path / "metrics.csv").write_bytes(left)
+    run.trim_metrics(0)
+    assert not (tmp_path / "metrics.csv").exists()

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from keras_transformer import backend
 from keras_transformer.commands import screen
-from keras_transformer.config import RunConfig
 from keras_transformer.data.corpus import Pair
+from keras_transformer.recipe import RunConfig
 from keras_transformer.search_options import SearchOptions
 
 SAMPLES = 5

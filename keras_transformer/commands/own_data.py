@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_transformer.config import (
+from keras_transformer.data.corpus import PairFile, ParallelFiles
+from keras_transformer.recipe import (
     DataConfig,
     ModelConfig,
     RunConfig,
     TokenizerConfig,
     TrainingConfig,
 )
-from keras_transformer.data.corpus import PairFile, ParallelFiles
 
 FEWEST_PAIRS = 20
 # Characters of text for each piece of the vocabulary. Multi30k gets some 10,000 pieces by it,

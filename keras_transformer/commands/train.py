@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from keras_transformer import backend
 from keras_transformer.commands import screen
-from keras_transformer.config import RunConfig, find_recipe, recipe_names
+from keras_transformer.recipe import RunConfig, find_recipe, recipe_names
 
 LONGEST_EXAMPLE = 28
 HIGH_RATE = 0.001

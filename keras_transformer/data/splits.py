@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_transformer.config import DataConfig
 from keras_transformer.data.builtin import CmuDict, ReversedDigits
 from keras_transformer.data.corpus import Pair, PairFile, ParallelFiles, split_by_hash
+from keras_transformer.recipe import DataConfig
 
 
 @dataclass(frozen=True)

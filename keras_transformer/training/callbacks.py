@@ -119,14 +119,24 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
     `best.keras` is for inference: it has no optimizer state.
 
+    A loss that is not a number ends training with a `ValueError` that names the step.
+
     Args:
         folder: the run folder.
         stop: the `StopAt`, which knows the time spent.
         best: lowest validation loss so far, or None.
+        tokenizers: their `fingerprints`, which a checkpoint holds on to.
     """
 
-    def __init__(self, folder: Path, stop: StopAt, best: float | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        stop: StopAt,
+        best: float | None = None,
+        tokenizers: list[str] | None = None,
+    ):
         super().__init__()
+        self.tokenizers = tokenizers
         self.folder = Path(folder)
         self.stop = stop
         self.best = best
@@ -134,12 +144,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
         for name in ("loss", "val_loss"):
-            if not np.isfinite(logs.get(name, 0.0)):
-                raise ValueError(
-                    f"The loss became not a number by step {logs.get('step')}. The checkpoint "
-                    "before it is kept. Lower training.peak_learning_rate and train into another "
-                    f"folder. Received: {name}={logs[name]}"
-                )
+            self._check_finite(name, logs)
         loss = logs.get("val_loss")
         if loss is not None and (self.best is None or loss < self.best):
             self.best = float(loss)
@@ -147,12 +152,29 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self._save()
 
     def on_train_batch_end(self, batch, logs=None):
+        self._check_finite("loss", logs or {})  # a mean since the epoch began: one NaN stays in it
         if self.stop.reason == "interrupt":  # at once: a second Ctrl-C must find it saved
             self._save()
 
+    def _check_finite(self, name: str, logs: dict[str, Any]) -> None:
+        value = float(logs.get(name, 0.0))
+        if np.isfinite(value):
+            return
+        step = int(self.model.optimizer.iterations)
+        kept = max((self.folder / "checkpoints").glob("step-*.npz"), default=None)
+        raise ValueError(
+            f"The loss became not a number at step {step:,}; training has stopped. "
+            + (f"The checkpoint before it is kept: {kept}. " if kept else "")
+            + "Lower training.peak_learning_rate, raise training.warmup_steps or set "
+            "training.clip_norm, and train into another folder. "
+            f"Received: {name}={value}"
+        )
+
     def _save(self):
         step = int(self.model.optimizer.iterations)
-        progress = Progress(step=step, seconds=self.stop.seconds, best=self.best)
+        progress = Progress(
+            step=step, seconds=self.stop.seconds, best=self.best, tokenizers=self.tokenizers
+        )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
 
 

@@ -6,25 +6,43 @@ resumed run could not equal an uninterrupted one.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_transformer.files import replacing
+from keras_transformer.text.tokenizer import Tokenizer
+from keras_transformer.training.array_files import read_arrays, write_arrays
 
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, beside its variables."""
+    """Where a run stands, beside its variables.
+
+    Attributes:
+        step: optimizer steps so far.
+        seconds: training time so far.
+        best: the best value so far of what the run's model is chosen by.
+        waited: evaluations since then.
+        averaged: whether the average of snapshots has been tried at this step.
+        tokenizers: `fingerprints` of the source and the target tokenizer.
+    """
 
     step: int
     seconds: float
     best: float | None
+    waited: int = 0
+    averaged: bool = False
+    tokenizers: list[str] | None = None
+
+
+def fingerprints(source: Tokenizer, target: Tokenizer) -> list[str]:
+    """Return the SHA-256 of each tokenizer's model."""
+    return [hashlib.sha256(tokenizer.serialized).hexdigest() for tokenizer in (source, target)]
 
 
 def state_variables(model: Any) -> list[Any]:
@@ -37,38 +55,52 @@ def save_checkpoint(folder: Path, model: Any, progress: Progress) -> Path:
     """Write `step-N.npz` into `folder` and drop all but the newest two.
 
     Raises:
+        ValueError: a variable is not a number somewhere.
         OSError: the disk is full or the folder not writable; earlier checkpoints stay.
     """
+    variables = state_variables(model)
+    arrays = {f"{i:05d}": np.asarray(variable) for i, variable in enumerate(variables)}
+    for variable, array in zip(variables, arrays.values(), strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(
+                f"{variable.path} must be finite numbers. Nothing was saved at step "
+                f"{progress.step}; earlier checkpoints stay. Received: NaN or infinity in it"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{i:05d}": np.asarray(variable) for i, variable in enumerate(state_variables(model))}
-    arrays["progress"] = np.frombuffer(json.dumps(asdict(progress)).encode(), "uint8")
     path = folder / f"step-{progress.step:09d}.npz"
-    with replacing(path) as aside:
-        np.savez(aside, allow_pickle=False, **arrays)
+    write_arrays(path, arrays, asdict(progress))
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
     return path
 
 
-def restore_checkpoint(folder: Path, model: Any) -> tuple[Progress | None, list[str]]:
+def restore_checkpoint(
+    folder: Path, model: Any, tokenizers: list[str] | None = None
+) -> tuple[Progress | None, list[str]]:
     """Load the newest whole checkpoint into a built and compiled model.
+
+    Args:
+        folder: that of the checkpoints.
+        model: gets the variables.
+        tokenizers: `fingerprints` of those that training would go on with; None: not compared.
 
     Returns:
         The `Progress` (None where there is no checkpoint), and a sentence for each damaged
         checkpoint that was passed over.
 
     Raises:
-        ValueError: the checkpoint is of another architecture, or all are damaged.
+        ValueError: the checkpoint is of another architecture or other tokenizers, or all are
+            damaged.
     """
-    damaged = []
+    damaged: list[str] = []
     for path in _newest_first(folder):
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as entries:
-                arrays = {name: entries[name] for name in entries.files}
-            progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
-        except Exception as error:  # what reading raises depends on the byte that is damaged
-            damaged.append(f"{path} is damaged ({error}); it was passed over.")
+            arrays, about = read_arrays(path)
+        except ValueError as error:
+            damaged.append(f"{error}; it was passed over.")
             continue
+        progress = Progress(**about)
+        _check_tokenizers(path, progress.tokenizers, tokenizers)
         _assign(path, model, [arrays[name] for name in sorted(arrays)])
         return progress, damaged
     if damaged:
@@ -77,6 +109,18 @@ def restore_checkpoint(folder: Path, model: Any) -> tuple[Progress | None, list[
             + "\n".join(damaged)
         )
     return None, []
+
+
+def _check_tokenizers(path: Path, trained: list[str] | None, given: list[str] | None) -> None:
+    if trained is None or given is None:
+        return
+    for side, before, now in zip(("source", "target"), trained, given, strict=True):
+        if before != now:
+            raise ValueError(
+                f"{side}.model must be the tokenizer that {path} was trained with. Put that file "
+                "back, or train into another folder. "
+                f"Received: SHA-256 {now[:12]}..., expected {before[:12]}..."
+            )
 
 
 def _assign(path: Path, model: Any, arrays: list[np.ndarray]) -> None:

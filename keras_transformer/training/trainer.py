@@ -12,12 +12,13 @@ import keras
 from rich.console import Console
 
 from keras_transformer import backend
-from keras_transformer.config import DataConfig, RunConfig, TrainingConfig, TransformerConfig
+from keras_transformer.config import TransformerConfig
 from keras_transformer.data.batching import Statistics
 from keras_transformer.data.corpus import Pair, group_references
 from keras_transformer.data.pipeline import make_dataset, stream_of
 from keras_transformer.data.splits import Splits, open_splits
 from keras_transformer.model import Transformer
+from keras_transformer.recipe import DataConfig, RunConfig, TrainingConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from keras_transformer.training.callbacks import (
 )
 from keras_transformer.training.checkpoints import (
     Progress,
+    fingerprints,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -65,13 +67,15 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     backend.make_deterministic(recipe.training.seed)
     run = RunFolder.prepare(run_folder, recipe)
     splits = open_splits(recipe.data)
+    check_not_empty(splits, recipe.data)
     if recipe.model.start_from is not None and not run.has_weights:
         take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
     source, target = prepare_tokenizers(run, splits, console)
     run.save_recipe()  # of a run that is resumed: its limits may be new
     model = compiled_model(_architecture(run.recipe, source, target), recipe.training)
     console.print(f"Model       {_describe(model)}", highlight=False)
-    progress, damaged = restore_checkpoint(run.path / "checkpoints", model)
+    tokenizers = fingerprints(source, target)
+    progress, damaged = restore_checkpoint(run.path / "checkpoints", model, tokenizers)
     for sentence in damaged:
         console.print(f"[yellow]{sentence}[/]")
     stop = StopAt(
@@ -79,12 +83,27 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         recipe.training.max_minutes,
         progress.seconds if progress else 0.0,
     )
-    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None)
+    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None, tokenizers)
     if progress and _is_finished(progress.step, progress.seconds, recipe.training):
         return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
     _fit(model, run, splits, source, target, stop, keep, console)
     step = int(model.optimizer.iterations)
     return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
+
+
+def check_not_empty(splits: Splits, data: DataConfig) -> None:
+    """Find a part without pairs before anything is made of the others.
+
+    Raises:
+        ValueError: there are no pairs to train on, or none for validation.
+    """
+    for name, pairs in (("training", splits.train), ("validation", splits.validation)):
+        if next(iter(pairs), None) is None:
+            raise ValueError(
+                f"data must leave at least one {name} pair. Check the files, or change "
+                "data.validation_fraction. Received: "
+                f"no {name} pairs, validation_fraction={data.validation_fraction}"
+            )
 
 
 def take_over(run: RunFolder, start: StartingPoint, splits: Splits, console: Console) -> None:
@@ -104,7 +123,8 @@ def take_over(run: RunFolder, start: StartingPoint, splits: Splits, console: Con
     config = _architecture(run.recipe, trained.source, trained.target)
     model = compiled_model(config, run.recipe.training)
     model.set_weights(trained.model.get_weights())
-    progress = Progress(step=0, seconds=0.0, best=None)
+    tokenizers = fingerprints(trained.source, trained.target)
+    progress = Progress(step=0, seconds=0.0, best=None, tokenizers=tokenizers)
     save_checkpoint(run.path / "checkpoints", model, progress)
 
 

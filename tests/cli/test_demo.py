@@ -5,7 +5,7 @@ import json
 import pytest
 
 from keras_transformer.commands import screen
-from keras_transformer.config import find_recipe
+from keras_transformer.recipe import find_recipe
 
 
 def test_the_demo_speaks_words_it_was_not_trained_on():

@@ -8,7 +8,7 @@ import make_marian_goldens as goldens
 import pytest
 
 from keras_transformer.commands import own_data
-from keras_transformer.config import find_recipe
+from keras_transformer.recipe import find_recipe
 
 
 def test_a_finished_run_says_so_and_is_left_alone(run, tiny_run, tmp_path):

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from keras_transformer.config import RNNSearchConfig, RunConfig
+from keras_transformer.config import RNNSearchConfig
 from keras_transformer.id_rows import pad_rows
+from keras_transformer.recipe import RunConfig
 from keras_transformer.recurrent import RNNSearch
 from keras_transformer.search_options import SearchOptions
 from keras_transformer.translator import Translator

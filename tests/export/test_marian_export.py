@@ -37,7 +37,7 @@ def golden_folder(tmp_path):
 
 
 def test_a_card_does_not_tell_where_training_started_on_the_machine():
-    from keras_transformer.config import RunConfig
+    from keras_transformer.recipe import RunConfig
 
     recipe = RunConfig(
         name="mine", data={"kind": "reverse"}, model={"start_from": "/home/me/opus-mt-en-de"}

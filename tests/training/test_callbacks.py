@@ -164,6 +164,18 @@ def test_a_loss_that_is_not_a_number_ends_training_and_keeps_the_last_checkpoint
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
 
 
+def test_the_step_whose_loss_is_not_a_number_is_named_at_once(model, tmp_path):
+    stop = StopAt(max_steps=100)
+
+    def spoil():
+        model.weights[0].assign(np.full((3, 2), np.nan))
+
+    keep = KeepCheckpoints(tmp_path, stop)
+    with pytest.raises(ValueError, match=r"not a number at step 7; .*step-000000004.npz"):
+        fit(model, [At(6, spoil), stop, keep], epochs=3, steps=4)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000004.npz"]
+
+
 def test_a_loss_above_the_best_of_earlier_sessions_is_not_kept(model, tmp_path):
     keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), best=1.0)
     keep.set_model(model)

@@ -9,6 +9,7 @@ import pytest
 from tiny_models import source_ids, target_ids, tiny_model
 
 from keras_transformer.files import replacing
+from keras_transformer.training.array_files import read_arrays, write_arrays
 from keras_transformer.training.checkpoints import (
     Progress,
     restore_checkpoint,
@@ -188,3 +189,51 @@ def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path):
         raise RuntimeError
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_promise_7_whole_zip_entries_with_other_numbers_are_damage(tmp_path):
+    path = tmp_path / "arrays.npz"
+    write_arrays(path, {"a": np.arange(3.0), "b": np.ones((2, 2), "int32")}, {"step": 4})
+    arrays, about = read_arrays(path)
+    np.testing.assert_array_equal(arrays["a"], [0, 1, 2])
+    assert (set(arrays), about) == ({"a", "b"}, {"step": 4})
+    with np.load(path) as file:
+        entries = dict(file)
+    for changed in ({"a": np.arange(3.0) + 1}, {"b": np.ones((4, 1), "int32")}):
+        np.savez(path, **(entries | changed))
+        with pytest.raises(ValueError, match="arrays.npz is damaged .*SHA-256"):
+            read_arrays(path)
+
+
+def test_a_checkpoint_from_before_checksums_resumes(tmp_path):
+    model = compiled()
+    path = save_checkpoint(tmp_path, model, Progress(7, 0.0, None))
+    with np.load(path) as file:
+        entries = dict(file)
+    entries["progress"] = np.frombuffer(b'{"step": 7, "seconds": 2.0, "best": 0.5}', "uint8")
+    del entries["sha256"]
+    np.savez(path, **entries)
+    assert restore_checkpoint(tmp_path, compiled(seed=3), ["a", "b"]) == (Progress(7, 2.0, 0.5), [])
+
+
+@pytest.mark.parametrize(
+    ("given", "side"), [(["x", "b"], "source"), (["a", "x"], "target"), (["x", "y"], "source")]
+)
+def test_a_tokenizer_that_does_not_fit_the_checkpoint_is_refused(given, side, tmp_path):
+    save_checkpoint(tmp_path, compiled(), Progress(1, 0.0, None, tokenizers=["a", "b"]))
+    model = compiled(seed=3)
+    before = state(model)
+    with pytest.raises(ValueError, match=rf"{side}.model must be the tokenizer that .*expected"):
+        restore_checkpoint(tmp_path, model, given)
+    for one, same in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_numbers_are_never_saved(value, tmp_path):
+    model = compiled()
+    save_checkpoint(tmp_path, model, Progress(1, 0.0, None))
+    model.weights[0].assign(np.full(model.weights[0].shape, value))
+    with pytest.raises(ValueError, match=r"must be finite.*Nothing was saved at step 2"):
+        save_checkpoint(tmp_path, model, Progress(2, 0.0, None))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.npz"]

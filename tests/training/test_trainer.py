@@ -3,9 +3,12 @@
 import csv
 import errno
 import io
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import make_marian_goldens as goldens
 import numpy as np
@@ -13,8 +16,9 @@ import pytest
 from rich.console import Console
 
 from keras_transformer.bridges import from_marian
-from keras_transformer.config import RunConfig, TokenizerConfig
+from keras_transformer.recipe import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
+from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.checkpoints import restore_checkpoint
 
@@ -35,7 +39,7 @@ def losses(folder):
 
 def weights(result):
     with np.load(max((result.run.path / "checkpoints").iterdir())) as file:
-        return {name: file[name] for name in file.files if name != "progress"}
+        return {name: file[name] for name in file.files if name not in ("progress", "sha256")}
 
 
 def test_a_run_leaves_everything_that_comes_after_it_needs(tiny_training):
@@ -252,6 +256,78 @@ def test_a_changed_recipe_is_refused_before_anything_is_touched(tiny_run, tiny_r
 def test_a_loss_that_is_not_a_number_is_an_error_with_advice(tiny_recipe, tmp_path):
     with pytest.raises(ValueError, match=r"not a number.*peak_learning_rate"):
         run(tiny_recipe, tmp_path, peak_learning_rate=1e30, max_steps=2, evaluate_every=2)
+
+
+@pytest.mark.parametrize("empty", ["training", "validation"])
+def test_data_without_a_pair_on_one_side_is_refused_before_anything_is_made(
+    empty, tiny_recipe, tmp_path
+):
+    (tmp_path / "pairs.tsv").write_text("1 2\t2 1\n")  # its hash puts it on one side
+    fraction = 0.999 if empty == "training" else 0.001
+    data = {"kind": "pairs", "pairs": str(tmp_path / "pairs.tsv"), "validation_fraction": fraction}
+    recipe = RunConfig(**(tiny_recipe.model_dump() | {"data": data}))
+    with pytest.raises(ValueError, match=rf"at least one {empty} pair.*={fraction}"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_at_resume(tiny_run, tiny_recipe, tmp_path):
+    folder = shutil.copytree(tiny_run.path, tmp_path / "run")
+    lines = [" ".join(reversed("0123456789")), "9 8 7 9 8 9"]  # the same pieces, in another order
+    other = Tokenizer.train(lines, 32, "word")
+    assert other.vocab_size == tiny_run.source_tokenizer().vocab_size
+    other.save(folder / "source.model")
+    other.save(folder / "target.model")
+    with pytest.raises(ValueError, match=r"source.model must be the tokenizer that .*step-0"):
+        run(tiny_recipe, folder, max_steps=16)
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import numpy as np
+from keras_transformer.cli import main
+
+whole, saves = np.savez, []
+
+def half(path, **entries):
+    saves.append(path)
+    whole(path, **entries)
+    if len(saves) == 2:
+        with open(path, "rb+") as file:
+            file.truncate(1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+np.savez = half
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_promise_5_a_run_killed_while_it_saved_resumes_and_equals_an_uninterrupted_one(
+    tiny_training, tiny_recipe, tmp_path
+):
+    recipe, folder = tmp_path / "tiny.yaml", tmp_path / "run"
+    recipe.write_text(tiny_recipe.to_yaml())
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING]
+    killed = subprocess.run(
+        [*command, "train", str(recipe), "--run-folder", str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    files = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert files[0].startswith(".part-")
+    assert files[1:] == ["step-000000004.npz"]
+    result, screen = run(tiny_recipe, folder)
+    assert "Resuming at step 4" in screen
+    whole = tiny_training[0]
+    assert losses(folder) == losses(whole.run.path)
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(result)[name], array)
+    best, expected = (r.run.load_best_model().get_weights() for r in (result, whole))
+    for one, other in zip(best, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_optimizer_is_the_recipes(tiny_run, tiny_recipe):
