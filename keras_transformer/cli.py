@@ -61,7 +61,7 @@ def root(
 ) -> None:
     """From sentence pairs to one ONNX file that translates, with a Transformer in Keras.
 
-    New here?  [cyan]keras-transformer demo[/]  shows all of it on real data in 10 minutes.
+    New here?  [cyan]keras-transformer demo[/]  shows all of it on real data in 20 minutes.
 
     Your own data, from pairs to a file:
       [cyan]keras-transformer train --pairs pairs.tsv --run-folder runs/mine[/]
@@ -91,7 +91,7 @@ def demo(
     without TensorFlow. Sizes and speeds are compared. No GPU is needed.
 
     Examples:
-      [cyan]keras-transformer demo[/]                  about 10 minutes on 2 cores
+      [cyan]keras-transformer demo[/]                  about 20 minutes on 2 cores
       [cyan]keras-transformer demo --minutes 20[/]     trains the same model further
     """
     with screen.errors():
@@ -275,7 +275,8 @@ def translate(
       [cyan]keras-transformer translate exported --beam-size 4 --num-hypotheses 4[/]
       [cyan]keras-transformer translate exported[/]          type, Enter, read
 
-    For exported files this suffices: pip install "keras-transformer\[runtime-cpu]"
+    For exported files this suffices, in a clone of the repository:
+      [cyan]pip install ".\[runtime-cpu]"[/]
     """
     with screen.errors():
         from keras_transformer.commands.translate import run

@@ -68,7 +68,7 @@ def test_the_nearest_name_is_suggested(run, args, suggestion):
         (["evaluate", "nowhere"], "nowhere must be the folder of a training run"),
         (["translate", "nowhere"], "Check the name: it does not exist. Received: 'nowhere'"),
         (["translate", "nowhere.onnx"], "there is no such file"),
-        (["translate", "."], "Check the name: it is neither."),
+        (["translate", "."], "Check the name: it is none of these."),
         (["export", "nowhere", "exported"], "nowhere must be the folder of a training run"),
         (["verify", "nowhere"], "nowhere must be a folder that keras-transformer export wrote"),
     ],

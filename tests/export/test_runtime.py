@@ -14,6 +14,7 @@ from keras_transformer_export.bundle import Bundle, BundleError
 from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.parity import verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
+from keras_transformer_export.runtime.onnx_sessions import Sessions
 from keras_transformer_export.runtime.text_translator import MOST_CHARACTERS, MOST_ROWS, batches
 from keras_transformer_export.search_inputs import DEFAULTS
 
@@ -26,7 +27,7 @@ def onnx_translator(bundle_folder):
         yield translator
 
 
-def run_python(code, *arguments, folder=None, isolated=False):
+def run_python(code, *arguments, folder=None, isolated=False, timeout=None):
     """Run code in a fresh process that finds the packages, or only installed ones."""
     path = {} if isolated else {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
@@ -36,6 +37,7 @@ def run_python(code, *arguments, folder=None, isolated=False):
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )
 
 
@@ -162,6 +164,45 @@ def test_every_thread_gets_a_part_of_the_texts(bundle_folder, monkeypatch, count
     assert sorted(asked) == sorted(parts)
 
 
+@pytest.mark.parametrize("threads", [True, 1.5, "2", -1])
+def test_a_number_of_threads_must_be_one(bundle_folder, threads):
+    with pytest.raises(ValueError, match="threads must be an integer from 1 .*, or None for all"):
+        OnnxTranslator(bundle_folder, threads=threads)
+
+
+def test_translations_that_run_end_as_usual_when_it_is_closed(bundle_folder, monkeypatch, words):
+    translator = OnnxTranslator(bundle_folder, threads=2)
+    get = Sessions.get
+
+    def closing(sessions, threads):
+        translator.close()  # after the call began, before its texts are shared out
+        return get(sessions, threads)
+
+    monkeypatch.setattr(Sessions, "get", closing)
+    assert len(translator.translate(words[:9])) == 9
+    with pytest.raises(ValueError, match="this one was closed"):
+        translator.translate(["a"])
+
+
+FORKED = """
+import os, sys
+from keras_transformer_export.runtime import OnnxTranslator
+with OnnxTranslator(sys.argv[1], threads=2) as translator:
+    expected = translator.translate(sys.argv[2:])
+    child = os.fork()
+    if not child:
+        os._exit(translator.translate(sys.argv[2:]) != expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert translator.translate(sys.argv[2:]) == expected
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_it_goes_on_in_a_forked_process(bundle_folder):
+    finished = run_python(FORKED, bundle_folder, "ab", "cafe", "bead", timeout=60)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_a_file_that_was_replaced_while_open_is_refused(bundle_folder, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes((bundle_folder / "model.onnx").read_bytes())
@@ -243,7 +284,7 @@ def test_it_opens_in_under_two_seconds(bundle_folder):
 def test_arguments_out_of_range_are_refused(bundle_folder):
     with pytest.raises(ValueError, match="device must be 'auto', 'cpu' or 'cuda'"):
         OnnxTranslator(bundle_folder, device="tpu")
-    with pytest.raises(ValueError, match="threads must be 1 or more"):
+    with pytest.raises(ValueError, match="threads must be an integer from 1"):
         OnnxTranslator(bundle_folder, threads=0)
 
 
@@ -386,7 +427,10 @@ def test_the_lines_of_the_readme_make_an_input_of_an_option(
     finished = run_python(readme_code("import onnx\n"), folder=tmp_path, isolated=True)
     assert (finished.returncode, finished.stderr) == (0, "")
     with OnnxTranslator(tmp_path / "model.beam.onnx") as translator:
-        assert [v.name for v in translator._sessions.get(1).get_inputs()] == ["texts", "beam_size"]
+        assert [v.name for v in translator._open.sessions.get(1).get_inputs()] == [
+            "texts",
+            "beam_size",
+        ]
         expected = onnx_translator.translate(["cafe", "bead"], 4)
         found = translator.translate(["cafe", "bead"], 4)
         assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_transformer.search_options import check_count
 from keras_transformer_export.bundle import METADATA_KEY, BundleError, Description
 from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.runtime.onnx_sessions import (
@@ -21,10 +23,19 @@ from keras_transformer_export.runtime.onnx_sessions import (
 from keras_transformer_export.runtime.text_translator import Request, TextTranslator
 
 
+class Opened(NamedTuple):
+    """What a translator works with until it is closed; calls that run keep it alive."""
+
+    sessions: Sessions
+    workers: ThreadPoolExecutor
+    process: int
+
+
 class OnnxTranslator(TextTranslator):
     """Translates with an exported `model.onnx`; needs no TensorFlow, Keras or SentencePiece.
 
-    One translator may be shared by threads. It is a context manager; `close` frees the model.
+    One translator may be shared by threads, and goes on in a process that was forked. It is a
+    context manager; `close` frees the model.
 
     On a CPU several texts are shared out among its threads: each translates its own, which is
     faster than all of them working on the small matrices of one batch. A single text gets all
@@ -48,23 +59,18 @@ class OnnxTranslator(TextTranslator):
     """
 
     def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None):
-        if threads is not None and threads < 1:
-            raise ValueError(
-                "threads must be 1 or more, or None for all cores that may be used. "
-                f"Received: threads={threads}"
-            )
+        if threads is not None:
+            check_count("threads", threads, ", or None for all cores that may be used")
         self.path = _file_of(path)
         sessions = Sessions(self.path, device)
         self.threads = threads or usable_cores()
         super().__init__(_describe(self.path, sessions.get(self.threads)))
-        self._sessions: Sessions | None = sessions
         self._parts = self.threads if sessions.on_cpu else 1  # that are translated at once
-        self._workers = ThreadPoolExecutor(self._parts, "translator")
+        self._open: Opened | None = self._with_workers(sessions)
 
     def close(self) -> None:
         """Free the model; translations that are running end as usual."""
-        self._sessions = None
-        self._workers.shutdown(wait=False)
+        self._open = None
 
     def _deal(self, parts: list[list[int]]) -> list[list[int]]:
         """Cut batches so that each thread has one; the longest texts come first."""
@@ -72,15 +78,21 @@ class OnnxTranslator(TextTranslator):
         return [part[i::pieces] for part in reversed(parts) for i in range(min(pieces, len(part)))]
 
     def _run_all(self, requests: Sequence[Request]) -> Iterable[Outputs]:
-        sessions = self._opened()
+        sessions, workers, _ = self._opened()
         if len(requests) < 2 or not sessions.on_cpu:
             return [self._run(sessions.get(self.threads), *request) for request in requests]
-        return self._workers.map(self._run, repeat(sessions.get(1)), *zip(*requests, strict=True))
+        return workers.map(self._run, repeat(sessions.get(1)), *zip(*requests, strict=True))
 
-    def _opened(self) -> Sessions:
-        if self._sessions is None:
+    def _opened(self) -> Opened:
+        opened = self._open
+        if opened is None:
             raise ValueError("The translator must be open. Make a new one: this one was closed.")
-        return self._sessions
+        if opened.process != os.getpid():  # forked: the threads stayed with the parent
+            opened = self._open = self._with_workers(opened.sessions)
+        return opened
+
+    def _with_workers(self, sessions: Sessions) -> Opened:
+        return Opened(sessions, ThreadPoolExecutor(self._parts, "translator"), os.getpid())
 
     def _run(self, session: Any, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outputs:
         feeds = {"texts": np.array(texts, dtype=object), **inputs}
