@@ -164,7 +164,8 @@ class TrainingConfig(Settings):
     checkpoint written and the line on screen closed. Training ends at `max_steps` or after
     `max_minutes` of wall time, whichever comes first. `schedule` is `inverse_square_root`
     (section 5.3), `cosine` (warm-up, then down to zero at the end of the steps or of the time,
-    whichever runs out first) or `constant`.
+    whichever runs out first) or `constant`. With `average_last` above 1, the mean of the weights
+    at the last so many evaluations is validated too, and kept where it is better (section 6.1).
     """
 
     batch_tokens: int = Field(default=4096, ge=1)
@@ -172,6 +173,7 @@ class TrainingConfig(Settings):
     max_steps: int = Field(default=10_000, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     evaluate_every: int = Field(default=500, ge=1)
+    average_last: int = Field(default=1, ge=1)
     schedule: Literal["inverse_square_root", "cosine", "constant"] = "inverse_square_root"
     peak_learning_rate: float = Field(default=0.001, gt=0)
     warmup_steps: int = Field(default=1000, ge=1)

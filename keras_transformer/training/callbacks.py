@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from keras_transformer.files import replacing
+from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.checkpoints import Progress, save_checkpoint
 
 __all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt"]
@@ -126,6 +127,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
         stop: the `StopAt`, which knows the time spent.
         best: lowest validation loss so far, or None.
         tokenizers: their `fingerprints`, which a checkpoint holds on to.
+        average: an `AverageLast` that stands before this callback; its mean of weights is kept
+            where its loss is the lowest.
     """
 
     def __init__(
@@ -134,8 +137,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         stop: StopAt,
         best: float | None = None,
         tokenizers: list[str] | None = None,
+        average: AverageLast | None = None,
     ):
         super().__init__()
+        self.average = average
         self.tokenizers = tokenizers
         self.folder = Path(folder)
         self.stop = stop
@@ -145,11 +150,17 @@ class KeepCheckpoints(keras.callbacks.Callback):
         logs = logs or {}
         for name in ("loss", "val_loss"):
             self._check_finite(name, logs)
-        loss = logs.get("val_loss")
-        if loss is not None and (self.best is None or loss < self.best):
-            self.best = float(loss)
+        if self._is_best(logs.get("val_loss")):
             save_inference_model(self.model, self.folder / "best.keras")
+        if self.average is not None and self._is_best(logs.get("val_averaged_loss")):
+            save_inference_model(self.model, self.folder / "best.keras", self.average.weights)
         self._save()
+
+    def _is_best(self, loss: float | None) -> bool:
+        if loss is None or (self.best is not None and loss >= self.best):
+            return False
+        self.best = float(loss)
+        return True
 
     def on_train_batch_end(self, batch, logs=None):
         self._check_finite("loss", logs or {})  # a mean since the epoch began: one NaN stays in it
@@ -178,10 +189,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
 
 
-def save_inference_model(model: Any, path: Path) -> None:
-    """Save the weights for inference, without optimizer, atomically."""
+def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | None = None) -> None:
+    """Save a model for inference, without optimizer, atomically; None: with its own weights."""
     copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
+    copy.set_weights(model.get_weights() if weights is None else weights)
     with replacing(path) as aside:
         copy.save(aside)
 
@@ -225,7 +236,10 @@ class ProgressLine(keras.callbacks.Callback):
         text = f"{self._place()}  loss {logs['loss']:.3f}"
         if "val_loss" in logs:
             accuracy = 100 * logs["val_token_accuracy"]
-            text += f"  validation {logs['val_loss']:.3f}  token accuracy {accuracy:.1f} %"
+            text += f"  validation {logs['val_loss']:.3f}"
+            if "val_averaged_loss" in logs:
+                text += f", averaged {logs['val_averaged_loss']:.3f}"
+            text += f"  token accuracy {accuracy:.1f} %"
         self.console.print(text, highlight=False)
 
     def on_train_end(self, logs=None):

@@ -27,16 +27,12 @@ class Progress:
         step: optimizer steps so far.
         seconds: training time so far.
         best: the best value so far of what the run's model is chosen by.
-        waited: evaluations since then.
-        averaged: whether the average of snapshots has been tried at this step.
         tokenizers: `fingerprints` of the source and the target tokenizer.
     """
 
     step: int
     seconds: float
     best: float | None
-    waited: int = 0
-    averaged: bool = False
     tokenizers: list[str] | None = None
 
 

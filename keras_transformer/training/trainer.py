@@ -22,6 +22,7 @@ from keras_transformer.recipe import DataConfig, RunConfig, TrainingConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer
+from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
     KeepCheckpoints,
@@ -239,8 +240,11 @@ def _fit(
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
     run.trim_metrics(start)
     progress = ProgressLine(stop, console)
+    if training.average_last > 1:
+        keep.average = AverageLast(run.path / "snapshots", training.average_last, validation)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
+        *([keep.average] if keep.average else []),
         progress,
         keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
         keep,  # last: what a checkpoint stands for has been logged

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
     KeepCheckpoints,
@@ -182,6 +183,24 @@ def test_a_loss_above_the_best_of_earlier_sessions_is_not_kept(model, tmp_path):
     keep.on_epoch_end(0, {"val_loss": 1.5})
     assert keep.best == 1.0
     assert not (tmp_path / "best.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "averaged", "kept"), [(0.9, 0.8, 7.0), (0.8, 0.9, None), (1.1, 1.2, "nothing")]
+)
+def test_the_better_of_the_weights_and_their_mean_is_kept(model, tmp_path, own, averaged, kept):
+    average = AverageLast(tmp_path / "snapshots", 2, validation=None)
+    average.weights = [np.full_like(array, 7.0) for array in model.get_weights()]
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), best=1.0, average=average)
+    keep.set_model(model)
+    keep.on_epoch_end(0, {"val_loss": own, "val_averaged_loss": averaged})
+    assert keep.best == min(own, averaged, 1.0)
+    if kept == "nothing":
+        assert not (tmp_path / "best.keras").exists()
+        return
+    found = keras.saving.load_model(tmp_path / "best.keras").get_weights()
+    for array, trained in zip(found, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, trained if kept is None else 7.0)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -16,10 +16,13 @@ import pytest
 from rich.console import Console
 
 from keras_transformer.bridges import from_marian
+from keras_transformer.data.pipeline import make_dataset
+from keras_transformer.data.splits import open_splits
 from keras_transformer.recipe import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
+from keras_transformer.training.array_files import read_arrays
 from keras_transformer.training.checkpoints import restore_checkpoint
 
 
@@ -73,8 +76,6 @@ def test_the_loss_goes_down(tiny_run):
 
 
 def test_held_out_texts_are_not_trained_on(tiny_run):
-    from keras_transformer.data.splits import open_splits
-
     splits = open_splits(tiny_run.recipe.data)
     held_out = {source for source, _ in tiny_run.held_out()}
     assert held_out
@@ -83,9 +84,6 @@ def test_held_out_texts_are_not_trained_on(tiny_run):
 
 
 def test_best_keras_has_the_loss_that_was_reported(tiny_training, tiny_recipe):
-    from keras_transformer.data.pipeline import make_dataset
-    from keras_transformer.data.splits import open_splits
-
     result, _ = tiny_training
     model = result.run.load_best_model()
     model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
@@ -111,6 +109,46 @@ def test_promises_5_and_9_a_resumed_run_equals_an_uninterrupted_one(
     assert second.seconds > first.seconds
     again, screen = run(tiny_recipe, tmp_path)
     assert (again.reason, again.step) == ("finished", 12)
+
+
+def averaged_losses(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [float(row["val_averaged_loss"]) for row in csv.DictReader(file)]
+
+
+def test_the_mean_of_the_last_weights_is_validated_and_kept_where_it_is_better(
+    tiny_training, tiny_recipe, tmp_path
+):
+    plain, _ = tiny_training
+    first, _ = run(tiny_recipe, tmp_path, average_last=2, max_steps=8)
+    second, screen = run(tiny_recipe, tmp_path, average_last=2)
+    assert "averaged" in screen
+    for name, array in weights(plain).items():
+        np.testing.assert_array_equal(weights(second)[name], array)
+    assert losses(tmp_path) == losses(plain.run.path)
+    averaged = averaged_losses(tmp_path)
+    own = [validation for _, validation in losses(tmp_path)]
+    assert averaged[0] == own[0], "there is one state as yet"
+    assert second.best_loss == min(averaged + own)
+    paths = sorted((tmp_path / "snapshots").iterdir())
+    arrays = [read_arrays(path)[0] for path in paths[-2:]]
+    model = first.run.load_best_model()
+    model.set_weights([(arrays[0][n] + arrays[1][n]) / 2 for n in sorted(arrays[0])])
+    model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
+    splits = open_splits(tiny_recipe.data)
+    tokenizer = second.run.source_tokenizer()
+    data = make_dataset(splits.validation, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
+    assert model.evaluate(data, verbose=0) == pytest.approx(averaged[-1], rel=1e-4)
+
+
+def test_snapshots_are_few_and_damaged_ones_are_passed_over(tiny_recipe, tmp_path):
+    run(tiny_recipe, tmp_path, average_last=2, max_steps=8)
+    newest = max((tmp_path / "snapshots").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="mean will be of fewer"):
+        result, _ = run(tiny_recipe, tmp_path, average_last=2)
+    assert result.step == 12
+    assert len([*(tmp_path / "snapshots").iterdir()]) <= 4
 
 
 @pytest.fixture(scope="module")
