@@ -1,5 +1,7 @@
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -168,6 +170,12 @@ def test_every_thread_gets_a_part_of_the_texts(bundle_folder, monkeypatch, count
 def test_a_number_of_threads_must_be_one(bundle_folder, threads):
     with pytest.raises(ValueError, match="threads must be an integer from 1 .*, or None for all"):
         OnnxTranslator(bundle_folder, threads=threads)
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_translator_is_not_copied(onnx_translator, way):
+    with pytest.raises(TypeError, match="Open one in each process, and share one among threads"):
+        way(onnx_translator)
 
 
 def test_translations_that_run_end_as_usual_when_it_is_closed(bundle_folder, monkeypatch, words):

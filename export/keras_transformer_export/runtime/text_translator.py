@@ -109,6 +109,12 @@ class TextTranslator(abc.ABC):
         for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "A translator cannot be pickled or copied. Open one in each process, and share one "
+            f"among threads. Received: {type(self).__name__}"
+        )
+
     @abc.abstractmethod
     def close(self) -> None:
         """Free the model; translations that are running end as usual."""
