@@ -81,9 +81,11 @@ class AverageLast(keras.callbacks.Callback):
         if len(last) > 1:
             self.weights = _mean((path, _snapshot(path)) for path in last)
             self.model.set_weights(self.weights)
-            found = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+            try:
+                found = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+            finally:
+                self.model.set_weights(trained)
             logs["val_averaged_loss"] = found["loss"]
-            self.model.set_weights(trained)
         for path in paths[: -self.count - SPARE]:
             path.unlink()
 
@@ -110,11 +112,10 @@ def _snapshot(path: Path) -> list[np.ndarray]:
 
 def _mean(models: Iterable[tuple[Any, list[np.ndarray]]]) -> list[np.ndarray]:
     """Return the mean of the arrays of models, each with the path that it is from."""
-    count, sums, start, first = 0, [], None, []
+    models = iter(models)
+    start, first = next(models)
+    count, sums = 1, [array.astype("float64") for array in first]
     for path, arrays in models:
-        if not count:
-            start, first = path, arrays
-            sums = [np.zeros(array.shape, "float64") for array in arrays]
         if [array.shape for array in arrays] != [array.shape for array in first]:
             raise ValueError(
                 "paths must be models of one architecture: their weights differ in number or "

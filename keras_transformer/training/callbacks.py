@@ -235,11 +235,11 @@ class ProgressLine(keras.callbacks.Callback):
         logs = logs or {}
         text = f"{self._place()}  loss {logs['loss']:.3f}"
         if "val_loss" in logs:
-            accuracy = 100 * logs["val_token_accuracy"]
             text += f"  validation {logs['val_loss']:.3f}"
-            if "val_averaged_loss" in logs:
-                text += f", averaged {logs['val_averaged_loss']:.3f}"
-            text += f"  token accuracy {accuracy:.1f} %"
+            if "val_averaged_loss" in logs:  # both would not fit into a line of 80 characters
+                text += f"  averaged {logs['val_averaged_loss']:.3f}"
+            else:
+                text += f"  token accuracy {100 * logs['val_token_accuracy']:.1f} %"
         self.console.print(text, highlight=False)
 
     def on_train_end(self, logs=None):
