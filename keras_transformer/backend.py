@@ -75,8 +75,9 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the parameters' numbers in malloc.h
-    mallopt(mmap_threshold, 2**31 - 1)
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # their numbers in malloc.h
+    mallopt(mmap_max, 0)  # a threshold of mmap would do, if glibc took one above 32 MB
+    mallopt(arena_max, 1)  # the arenas of further threads hold at most 64 MB and use mmap for more
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**26)
 
