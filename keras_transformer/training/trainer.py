@@ -65,7 +65,7 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         ValueError: bad data, a folder that holds another run, or a loss that is not a number.
         OSError: the disk is full; earlier checkpoints stay.
     """
-    backend.make_deterministic(recipe.training.seed)
+    backend.make_deterministic(recipe.training.seed, recipe.training.jit_compile)
     run = RunFolder.prepare(run_folder, recipe)
     splits = open_splits(recipe.data)
     check_not_empty(splits, recipe.data)
