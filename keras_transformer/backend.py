@@ -181,30 +181,16 @@ def make_deterministic(seed: int, jit_compile: bool = False) -> None:
 
     What XLA compiles repeats without TensorFlow's switch for it, which would make the programs a
     quarter slower, and which Keras takes as a reason not to compile at all (measured on CPUs).
-
-    Raises:
-        RuntimeError: `jit_compile`, where the switch has been set in this process.
     """
     start()
     import keras
 
     keras.utils.set_random_seed(seed)
-    if keras.backend.backend() != "tensorflow":
-        return
-    if not jit_compile:
-        import_tensorflow().config.experimental.enable_op_determinism()
-    elif op_determinism():
-        raise RuntimeError(
-            "jit_compile must be False where TensorFlow's op determinism is on, as it is after a "
-            "training without jit_compile. Start a new process, or leave jit_compile out."
-        )
+    if keras.backend.backend() == "tensorflow":
+        import_tensorflow()
+        from tensorflow.python.framework import config  # the public module cannot switch it off
 
-
-def op_determinism() -> bool:
-    """Return whether TensorFlow's op determinism is on; there is no public way to ask."""
-    from tensorflow.python.framework import config
-
-    return config.is_op_determinism_enabled()
+        (config.disable_op_determinism if jit_compile else config.enable_op_determinism)()
 
 
 def concrete(tensor: Any) -> Any:
