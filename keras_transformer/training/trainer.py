@@ -230,9 +230,19 @@ def _fit(
     if start:
         console.print(f"Resuming at step {start:,}", highlight=False)
     batches = make_dataset(
-        splits.train, source, target, seed=training.seed, repeat=True, start_step=start, **options
+        splits.train,
+        source,
+        target,
+        seed=training.seed,
+        repeat=True,
+        start_step=start,
+        cache=run.path / "ids" / "training",
+        **options,
     )
-    validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
+    ids = run.path / "ids" / "validation"
+    validation = make_dataset(
+        splits.validation, source, target, shuffle=False, cache=ids, **options
+    )
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
     if not start and run.recipe.model.start_from is not None:

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from keras_transformer import backend
+from keras_transformer.array_files import read_arrays
 from keras_transformer.recipe import RunConfig
 from keras_transformer.training import trainer
-from keras_transformer.training.array_files import read_arrays
 
 pytestmark = pytest.mark.tensorflow
 
