@@ -150,6 +150,26 @@ def stream_of(dataset: tf.data.Dataset) -> BatchStream:
     return stream
 
 
+def one_of_each_shape(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns one batch of each shape that a dataset of `make_dataset` has, all ids 1.
+
+    Its elements have the same specification, so that what Keras has traced and XLA has compiled
+    for one serves the other.
+    """
+    tf = backend.import_tensorflow()
+
+    def generate() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+        for shape in stream_of(dataset).shapes:
+            source, target = (
+                np.ones((shape.rows, length), np.int32) for length in (shape.source, shape.target)
+            )
+            yield (source, target), target
+
+    batches = tf.data.Dataset.from_generator(generate, output_signature=dataset.element_spec)
+    count = tf.data.experimental.assert_cardinality(len(stream_of(dataset).shapes))
+    return batches.apply(count).prefetch(1)
+
+
 def padding_waste(dataset: Iterable[Any], batches: int | None = None, pad_id: int = 0) -> float:
     """Measures the share of padding among all source and target positions.
 

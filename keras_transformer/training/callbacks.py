@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from keras_transformer.data.batching import BatchStream
 from keras_transformer.files import replacing
 from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.checkpoints import Progress, save_checkpoint
@@ -200,15 +201,20 @@ def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | Non
 class ProgressLine(keras.callbacks.Callback):
     """One live line while it trains, one lasting line for each epoch of `fit`.
 
+    Adds `target_tokens_per_second` (real ones, while training) and `padding` (the share of all
+    positions) to the logs.
+
     Args:
         stop: the `StopAt`.
         console: where to write.
+        stream: the `BatchStream` that is trained on.
     """
 
-    def __init__(self, stop: StopAt, console: Console):
+    def __init__(self, stop: StopAt, console: Console, stream: BatchStream):
         super().__init__()
         self.stop = stop
         self.console = console
+        self.stream = stream
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
@@ -218,21 +224,29 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_began = time.monotonic()
+        self._speed = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
+        self._speed = self.model.tokens_seen / (time.monotonic() - self._epoch_began)
         if self.stop.reason == "interrupt":
             self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
             return
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now
-            speed = self.model.tokens_seen / (now - self._epoch_began)
             text = f"{self._place()}/{self.stop.max_steps:,}  loss {(logs or {})['loss']:.3f}"
-            self._live.update(f"{text}  {speed:,.0f} target tokens/s", refresh=True)
+            speed = f"{self._speed:,.0f} target tokens/s, {100 * self._padding:.0f} % padding"
+            self._live.update(f"{text}  {speed}", refresh=True)
+
+    @property
+    def _padding(self) -> float:
+        return self.stream.statistics().padding_waste
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
+        logs = {} if logs is None else logs
+        logs["target_tokens_per_second"] = round(self._speed, 1)
+        logs["padding"] = round(self._padding, 4)
         text = f"{self._place()}  loss {logs['loss']:.3f}"
         if "val_loss" in logs:
             text += f"  validation {logs['val_loss']:.3f}"

@@ -35,6 +35,7 @@ from keras_transformer.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
+from keras_transformer.training.compilation import compile_shapes
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.training.schedules import InverseSquareRoot
@@ -248,8 +249,12 @@ def _fit(
     if not start and run.recipe.model.start_from is not None:
         loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
+    if training.jit_compile:
+        seconds, shapes = compile_shapes(model, batches, validation)
+        stop.seconds_before += seconds
+        console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
     run.trim_metrics(start)
-    progress = ProgressLine(stop, console)
+    progress = ProgressLine(stop, console, stream_of(batches))
     if training.average_last > 1:
         keep.average = AverageLast(run.path / "snapshots", training.average_last, validation)
     callbacks: list[keras.callbacks.Callback] = [
