@@ -166,6 +166,10 @@ class TrainingConfig(Settings):
     (section 5.3), `cosine` (warm-up, then down to zero at the end of the steps or of the time,
     whichever runs out first) or `constant`. With `average_last` above 1, the mean of the weights
     at the last so many evaluations is validated too, and kept where it is better (section 6.1).
+    At each evaluation the first `quality_examples` validation examples are translated, by greedy
+    search, and measured. The best model is that of the lowest validation `loss`, or the best by
+    one of these measures: `best_by`. Training ends early where `patience` evaluations have
+    brought nothing better. `tensorboard` writes the same numbers for TensorBoard.
     """
 
     batch_tokens: int = Field(default=4096, ge=1)
@@ -182,8 +186,21 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(default=None, gt=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     quality_metric: Literal["bleu", "wer"] = "bleu"
+    quality_examples: int = Field(default=0, ge=0)
+    best_by: Literal["loss", "bleu", "chrf", "exact_match", "wer", "per"] = "loss"
+    patience: int | None = Field(default=None, ge=1)
     jit_compile: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if self.best_by != "loss" and not self.quality_examples:
+            raise ValueError(
+                "quality_examples must be above 0 where the best model is chosen by translations. "
+                "Set it, to 200 say, or leave best_by at loss. "
+                f"Received: quality_examples=0, best_by={self.best_by!r}"
+            )
+        return self
 
 
 class RunConfig(Settings):

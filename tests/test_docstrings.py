@@ -28,9 +28,12 @@ MODULES = [
     "text.tokenizer",
     "text.validation",
     "training.averaging",
+    "training.best",
     "training.losses",
     "training.metrics",
+    "training.quality",
     "training.schedules",
+    "training.translation_quality",
     "translator",
 ]
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.training.translation_quality import TranslationQuality
 
 SPARE = 2  # of each generation of checkpoints, so that a run that is resumed finds what it needs
 
@@ -43,20 +44,25 @@ def average_weights(paths: Sequence[str | os.PathLike[str]]) -> list[np.ndarray]
 class AverageLast(keras.callbacks.Callback):
     """Validates the mean of the weights at the last few ends of an epoch as well.
 
-    Adds `val_averaged_loss` to the logs, so that `KeepCheckpoints`, which is handed this callback,
-    keeps the mean where it is better. Training goes on with the weights as they were.
+    Adds `val_averaged_loss` to the logs, and with `quality` such as `val_averaged_bleu`, so that
+    `KeepCheckpoints`, which is handed this callback, keeps the mean where it is better. Training
+    goes on with the weights as they were.
 
     Args:
         folder: for the snapshots: `step-N.npz`, the weights at the end of an epoch.
         count: how many of the last ones the mean is of, from 1.
         validation: what is evaluated.
+        quality: a `TranslationQuality` that stands before this callback, or None.
 
     Attributes:
         weights: the mean, as `model.get_weights()` has it; None where it is the weights themselves.
     """
 
-    def __init__(self, folder: Path, count: int, validation: Any):
+    def __init__(
+        self, folder: Path, count: int, validation: Any, quality: TranslationQuality | None = None
+    ):
         super().__init__()
+        self.quality = quality
         self.folder = Path(folder)
         self.count = count
         self.validation = validation
@@ -76,18 +82,23 @@ class AverageLast(keras.callbacks.Callback):
         write_arrays(path, {f"{i:05d}": array for i, array in enumerate(trained)}, {})
         paths = self._snapshots()
         self.weights = None
-        logs["val_averaged_loss"] = logs.get("val_loss")
+        names = ("loss", *(self.quality.metrics if self.quality else ()))
+        found = {name: logs.get(f"val_{name}") for name in names}
         last = paths[-self.count :]
         if len(last) > 1:
             self.weights = _mean((path, _snapshot(path)) for path in last)
             self.model.set_weights(self.weights)
             try:
-                found = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+                found = self._measured()
             finally:
                 self.model.set_weights(trained)
-            logs["val_averaged_loss"] = found["loss"]
+        logs |= {f"val_averaged_{name}": value for name, value in found.items()}
         for path in paths[: -self.count - SPARE]:
             path.unlink()
+
+    def _measured(self) -> dict[str, float]:
+        evaluated = self.model.evaluate(self.validation, verbose=0, return_dict=True)
+        return {"loss": evaluated["loss"], **(self.quality.measure() if self.quality else {})}
 
     def _snapshots(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.npz"))

@@ -13,11 +13,15 @@ from rich.console import Console
 from rich.live import Live
 
 from keras_transformer.data.batching import BatchStream
-from keras_transformer.files import replacing
+from keras_transformer.evaluation import LABELS
 from keras_transformer.training.averaging import AverageLast
-from keras_transformer.training.checkpoints import Progress, save_checkpoint
+from keras_transformer.training.best import Best
+from keras_transformer.training.checkpoints import Progress, save_checkpoint, save_inference_model
+from keras_transformer.training.translation_quality import TranslationQuality
 
-__all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt"]
+__all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt", "TranslationQuality"]
+
+WIDTH = 80  # of a terminal
 
 
 class StopAt(keras.callbacks.Callback):
@@ -29,7 +33,8 @@ class StopAt(keras.callbacks.Callback):
         seconds_before: time spent before the resume.
 
     Attributes:
-        reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None.
+        reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None; `patience`
+            where `KeepCheckpoints` ended it.
     """
 
     def __init__(self, max_steps, max_minutes=None, seconds_before=0.0):
@@ -117,51 +122,55 @@ class CosineToTheEnd(keras.callbacks.Callback):
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """Writes a checkpoint at each end of an epoch, and `best.keras` when the loss is lowest.
+    """Writes a checkpoint at each end of an epoch, and `best.keras` when the model is the best yet.
 
-    `best.keras` is for inference: it has no optimizer state.
+    `best.keras` is for inference: it has no optimizer state. The best is that of a validation
+    measure: the loss, or one that `TranslationQuality` has logged. Training ends where `patience`
+    evaluations have brought nothing better.
 
     A loss that is not a number ends training with a `ValueError` that names the step.
 
     Args:
         folder: the run folder.
         stop: the `StopAt`, which knows the time spent.
-        best: lowest validation loss so far, or None.
+        best: what the best is, and its value in earlier sessions; None: the lowest loss.
         tokenizers: their `fingerprints`, which a checkpoint holds on to.
         average: an `AverageLast` that stands before this callback; its mean of weights is kept
-            where its loss is the lowest.
+            where it is the best by the same measure.
+        patience: evaluations without a better model after which training ends; None: never.
     """
 
     def __init__(
         self,
         folder: Path,
         stop: StopAt,
-        best: float | None = None,
+        best: Best | None = None,
         tokenizers: list[str] | None = None,
         average: AverageLast | None = None,
+        patience: int | None = None,
     ):
         super().__init__()
+        self.patience = patience
         self.average = average
         self.tokenizers = tokenizers
         self.folder = Path(folder)
         self.stop = stop
-        self.best = best
+        self.best = best or Best()
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
         for name in ("loss", "val_loss"):
             self._check_finite(name, logs)
-        if self._is_best(logs.get("val_loss")):
-            save_inference_model(self.model, self.folder / "best.keras")
-        if self.average is not None and self._is_best(logs.get("val_averaged_loss")):
-            save_inference_model(self.model, self.folder / "best.keras", self.average.weights)
+        chosen = self.best.judge(
+            [logs.get(f"val_{self.best.metric}"), logs.get(f"val_averaged_{self.best.metric}")]
+        )
+        if chosen is not None:
+            weights = self.average.weights if self.average is not None and chosen == 1 else None
+            save_inference_model(self.model, self.folder / "best.keras", weights)
+        if self.best.is_out_of(self.patience) and self.stop.reason is None:
+            self.stop.reason = "patience"
+            self.model.stop_training = True
         self._save()
-
-    def _is_best(self, loss: float | None) -> bool:
-        if loss is None or (self.best is not None and loss >= self.best):
-            return False
-        self.best = float(loss)
-        return True
 
     def on_train_batch_end(self, batch, logs=None):
         self._check_finite("loss", logs or {})  # a mean since the epoch began: one NaN stays in it
@@ -185,17 +194,14 @@ class KeepCheckpoints(keras.callbacks.Callback):
     def _save(self):
         step = int(self.model.optimizer.iterations)
         progress = Progress(
-            step=step, seconds=self.stop.seconds, best=self.best, tokenizers=self.tokenizers
+            step=step,
+            seconds=self.stop.seconds,
+            best=self.best.value,
+            tokenizers=self.tokenizers,
+            best_by=self.best.metric,
+            waited=self.best.waited,
         )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
-
-
-def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | None = None) -> None:
-    """Save a model for inference, without optimizer, atomically; None: with its own weights."""
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights() if weights is None else weights)
-    with replacing(path) as aside:
-        copy.save(aside)
 
 
 class ProgressLine(keras.callbacks.Callback):
@@ -208,10 +214,12 @@ class ProgressLine(keras.callbacks.Callback):
         stop: the `StopAt`.
         console: where to write.
         stream: the `BatchStream` that is trained on.
+        metric: what an epoch's line shows beside the losses; `loss`: the token accuracy.
     """
 
-    def __init__(self, stop: StopAt, console: Console, stream: BatchStream):
+    def __init__(self, stop: StopAt, console: Console, stream: BatchStream, metric: str = "loss"):
         super().__init__()
+        self.metric = metric
         self.stop = stop
         self.console = console
         self.stream = stream
@@ -247,14 +255,26 @@ class ProgressLine(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         logs["target_tokens_per_second"] = round(self._speed, 1)
         logs["padding"] = round(self._padding, 4)
-        text = f"{self._place()}  loss {logs['loss']:.3f}"
-        if "val_loss" in logs:
-            text += f"  validation {logs['val_loss']:.3f}"
-            if "val_averaged_loss" in logs:  # both would not fit into a line of 80 characters
-                text += f"  averaged {logs['val_averaged_loss']:.3f}"
-            else:
-                text += f"  token accuracy {100 * logs['val_token_accuracy']:.1f} %"
-        self.console.print(text, highlight=False)
+        line = self._place()
+        for part in (f"loss {logs['loss']:.3f}", *self._validation(logs)):
+            if len(line) + 2 + len(part) <= WIDTH:  # what matters most comes first
+                line += f"  {part}"
+        self.console.print(line, highlight=False)
+
+    def _validation(self, logs: dict[str, Any]) -> list[str]:
+        """Say what validation found; where the mean of weights was tried, with its value."""
+        if "val_loss" not in logs:
+            return []
+        parts = [f"validation {logs['val_loss']:.3f}"]
+        own, averaged = logs.get(f"val_{self.metric}"), logs.get(f"val_averaged_{self.metric}")
+        digits = 3 if self.metric == "loss" else 1
+        if self.metric != "loss" and own is not None:
+            parts.append(f"{LABELS[self.metric]} {own:.{digits}f}")
+        if averaged is not None:
+            parts.append(f"averaged {averaged:.{digits}f}")
+        elif self.metric == "loss":
+            parts.append(f"token accuracy {100 * logs['val_token_accuracy']:.1f} %")
+        return parts
 
     def on_train_end(self, logs=None):
         self.close()

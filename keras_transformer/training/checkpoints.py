@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.files import replacing
 from keras_transformer.text.tokenizer import Tokenizer
 
 KEPT = 2
@@ -28,12 +29,16 @@ class Progress:
         seconds: training time so far.
         best: the best value so far of what the run's model is chosen by.
         tokenizers: `fingerprints` of the source and the target tokenizer.
+        best_by: what `best` is a value of; checkpoints of older versions have the loss only.
+        waited: evaluations since `best`.
     """
 
     step: int
     seconds: float
     best: float | None
     tokenizers: list[str] | None = None
+    best_by: str = "loss"
+    waited: int = 0
 
 
 def fingerprints(source: Tokenizer, target: Tokenizer) -> list[str]:
@@ -105,6 +110,14 @@ def restore_checkpoint(
             + "\n".join(damaged)
         )
     return None, []
+
+
+def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | None = None) -> None:
+    """Save a model for inference, without optimizer, atomically; None: with its own weights."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights() if weights is None else weights)
+    with replacing(path) as aside:
+        copy.save(aside)
 
 
 def _check_tokenizers(path: Path, trained: list[str] | None, given: list[str] | None) -> None:

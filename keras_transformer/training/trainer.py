@@ -23,11 +23,13 @@ from keras_transformer.run_folder import RunFolder
 from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.averaging import AverageLast
+from keras_transformer.training.best import Best
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
     KeepCheckpoints,
     ProgressLine,
     StopAt,
+    TranslationQuality,
 )
 from keras_transformer.training.checkpoints import (
     Progress,
@@ -38,9 +40,11 @@ from keras_transformer.training.checkpoints import (
 from keras_transformer.training.compilation import compile_shapes
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
+from keras_transformer.training.quality import METRICS
 from keras_transformer.training.schedules import InverseSquareRoot
 
 HELD_OUT = 500
+SHOWN = 2  # outputs at each evaluation
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ class TrainingResult:
     """How a call of `train` ended."""
 
     run: RunFolder
-    reason: str  # steps, time, interrupt; finished: there was nothing left to do
+    reason: str  # steps, time, interrupt, patience; finished: there was nothing left to do
     step: int
     seconds: float
-    best_loss: float | None
+    best: Best
 
 
 def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> TrainingResult:
@@ -85,12 +89,13 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         recipe.training.max_minutes,
         progress.seconds if progress else 0.0,
     )
-    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None, tokenizers)
-    if progress and _is_finished(progress.step, progress.seconds, recipe.training):
-        return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
+    best = _best_so_far(progress, recipe.training.best_by)
+    keep = KeepCheckpoints(run.path, stop, best, tokenizers, patience=recipe.training.patience)
+    if progress and _is_finished(progress.step, progress.seconds, best, recipe.training):
+        return TrainingResult(run, "finished", progress.step, progress.seconds, best)
     _fit(model, run, splits, source, target, stop, keep, console)
     step = int(model.optimizer.iterations)
-    return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
+    return TrainingResult(run, stop.reason or "steps", step, stop.seconds, best)
 
 
 def check_not_empty(splits: Splits, data: DataConfig) -> None:
@@ -254,13 +259,17 @@ def _fit(
         stop.seconds_before += seconds
         console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
     run.trim_metrics(start)
-    progress = ProgressLine(stop, console, stream_of(batches))
+    quality = _quality(splits, source, target, run.recipe)
+    progress = ProgressLine(stop, console, stream_of(batches), _shown_metric(training))
     if training.average_last > 1:
-        keep.average = AverageLast(run.path / "snapshots", training.average_last, validation)
+        folder, count = run.path / "snapshots", training.average_last
+        keep.average = AverageLast(folder, count, validation, quality)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
+        *([quality] if quality else []),
         *([keep.average] if keep.average else []),
         progress,
+        *([_ShowSamples(quality, console)] if quality else []),
         keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
         keep,  # last: what a checkpoint stands for has been logged
     ]
@@ -283,9 +292,54 @@ def _fit(
         stop.release()
 
 
-def _is_finished(step: int, seconds: float, training: TrainingConfig) -> bool:
+def _is_finished(step: int, seconds: float, best: Best, training: TrainingConfig) -> bool:
     out_of_time = training.max_minutes is not None and seconds >= 60 * training.max_minutes
-    return step >= training.max_steps or out_of_time
+    return step >= training.max_steps or out_of_time or best.is_out_of(training.patience)
+
+
+def _best_so_far(progress: Progress | None, best_by: str) -> Best:
+    """Return the best of earlier sessions; one by another measure says nothing of this one."""
+    if progress is None or progress.best_by != best_by:
+        return Best(best_by)
+    return Best(best_by, progress.best, progress.waited)
+
+
+def _quality(
+    splits: Splits, source: Tokenizer, target: Tokenizer, recipe: RunConfig
+) -> TranslationQuality | None:
+    """Return what measures translations of the first validation pairs that are not too long."""
+    training, most = recipe.training, recipe.data.max_source_length
+    if not training.quality_examples:
+        return None
+    pairs = (pair for pair in splits.validation if len(source.encode([pair[0]])[0]) < most)
+    first = training.quality_metric
+    return TranslationQuality(
+        pairs,
+        source,
+        target,
+        (first, *(name for name in METRICS if name != first)),
+        num_examples=training.quality_examples,
+        best_by=first if training.best_by == "loss" else training.best_by,
+        samples=0,  # `_ShowSamples` does, behind the line of the epoch
+    )
+
+
+def _shown_metric(training: TrainingConfig) -> str:
+    if training.best_by == "loss" and training.quality_examples:
+        return training.quality_metric
+    return training.best_by
+
+
+class _ShowSamples(keras.callbacks.Callback):
+    """Prints a few outputs of the model at the end of an epoch."""
+
+    def __init__(self, quality: TranslationQuality, console: Console):
+        super().__init__()
+        self.quality = quality
+        self.console = console
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.quality.show(self.console, SHOWN)
 
 
 def _in_words(found: Statistics, data: DataConfig) -> str:
