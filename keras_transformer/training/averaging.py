@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transformer.training.array_files import read_arrays, write_arrays
+from keras_transformer.array_files import read_arrays, write_arrays
 from keras_transformer.training.translation_quality import TranslationQuality
 
 SPARE = 2  # of each generation of checkpoints, so that a run that is resumed finds what it needs

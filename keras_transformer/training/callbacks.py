@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from keras_transformer.data.batching import BatchStream
 from keras_transformer.evaluation import LABELS
 from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.best import Best
@@ -211,17 +212,22 @@ class KeepCheckpoints(keras.callbacks.Callback):
 class ProgressLine(keras.callbacks.Callback):
     """One live line while it trains, one lasting line for each epoch of `fit`.
 
+    Adds `target_tokens_per_second` (real ones, while training) and `padding` (the share of all
+    positions) to the logs.
+
     Args:
         stop: the `StopAt`.
         console: where to write.
+        stream: the `BatchStream` that is trained on.
         metric: what an epoch's line shows beside the losses; `loss`: the token accuracy.
     """
 
-    def __init__(self, stop: StopAt, console: Console, metric: str = "loss"):
+    def __init__(self, stop: StopAt, console: Console, stream: BatchStream, metric: str = "loss"):
         super().__init__()
         self.metric = metric
         self.stop = stop
         self.console = console
+        self.stream = stream
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
@@ -231,21 +237,29 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_began = time.monotonic()
+        self._speed = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
+        self._speed = self.model.tokens_seen / (time.monotonic() - self._epoch_began)
         if self.stop.reason == "interrupt":
             self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
             return
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now
-            speed = self.model.tokens_seen / (now - self._epoch_began)
             text = f"{self._place()}/{self.stop.max_steps:,}  loss {(logs or {})['loss']:.3f}"
-            self._live.update(f"{text}  {speed:,.0f} target tokens/s", refresh=True)
+            speed = f"{self._speed:,.0f} target tokens/s, {100 * self._padding:.0f} % padding"
+            self._live.update(f"{text}  {speed}", refresh=True)
+
+    @property
+    def _padding(self) -> float:
+        return self.stream.statistics().padding_waste
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
+        logs = {} if logs is None else logs
+        logs["target_tokens_per_second"] = round(self._speed, 1)
+        logs["padding"] = round(self._padding, 4)
         line = self._place()
         for part in (f"loss {logs['loss']:.3f}", *self._validation(logs)):
             if len(line) + 2 + len(part) <= WIDTH:  # what matters most comes first

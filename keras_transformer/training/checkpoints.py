@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.array_files import read_arrays, write_arrays
 from keras_transformer.files import replacing
 from keras_transformer.text.tokenizer import Tokenizer
-from keras_transformer.training.array_files import read_arrays, write_arrays
 
 KEPT = 2
 

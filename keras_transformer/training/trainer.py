@@ -37,6 +37,7 @@ from keras_transformer.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
+from keras_transformer.training.compilation import compile_shapes
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.training.quality import METRICS
@@ -78,7 +79,7 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     """
     if recipe.training.tensorboard:
         check_tensorboard()
-    backend.make_deterministic(recipe.training.seed)
+    backend.make_deterministic(recipe.training.seed, recipe.training.jit_compile)
     run = RunFolder.prepare(run_folder, recipe)
     splits = open_splits(recipe.data)
     check_not_empty(splits, recipe.data)
@@ -244,17 +245,31 @@ def _fit(
     if start:
         console.print(f"Resuming at step {start:,}", highlight=False)
     batches = make_dataset(
-        splits.train, source, target, seed=training.seed, repeat=True, start_step=start, **options
+        splits.train,
+        source,
+        target,
+        seed=training.seed,
+        repeat=True,
+        start_step=start,
+        cache=run.path / "ids" / "training",
+        **options,
     )
-    validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
+    ids = run.path / "ids" / "validation"
+    validation = make_dataset(
+        splits.validation, source, target, shuffle=False, cache=ids, **options
+    )
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
     if not start and run.recipe.model.start_from is not None:
         loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
+    if training.jit_compile:
+        seconds, shapes = compile_shapes(model, batches, validation)
+        stop.seconds_before += seconds
+        console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
     run.trim_metrics(start)
     quality = _quality(splits, source, target, run.recipe)
-    progress = ProgressLine(stop, console, _shown_metric(training))
+    progress = ProgressLine(stop, console, stream_of(batches), _shown_metric(training))
     if training.average_last > 1:
         folder, count = run.path / "snapshots", training.average_last
         keep.average = AverageLast(folder, count, validation, quality)

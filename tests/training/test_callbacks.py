@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.data.batching import Statistics
 from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.best import Best
 from keras_transformer.training.callbacks import (
@@ -21,6 +22,14 @@ from keras_transformer.training.callbacks import (
 from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import TokenAccuracy
+
+
+class Stream:
+    """In place of a `BatchStream`: a quarter of its positions is padding."""
+
+    @staticmethod
+    def statistics():
+        return Statistics(batches=1, pairs=1, source_tokens=2, target_tokens=1, positions=4)
 
 
 @pytest.fixture
@@ -243,13 +252,13 @@ def test_progress_is_one_line_an_epoch_that_a_person_can_read(transformer, termi
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
     stop = StopAt(max_steps=6, max_minutes=8)
-    fit(transformer, [stop, ProgressLine(stop, console)], steps=2, validation=True)
+    fit(transformer, [stop, ProgressLine(stop, console, Stream)], steps=2, validation=True)
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", screen.getvalue())  # without cursor movements
     numbers = r"loss \d\.\d{3}  validation \d\.\d{3}  token accuracy [\d.]+ %"
     for step in (2, 4, 6):
         assert re.search(rf"  0:\d\d of 8:00  step {step}  {numbers}\n", text)
     if terminal:
-        assert re.search(r"step 1/6  loss \d\.\d{3}  [\d,]+ target tokens/s", text)
+        assert re.search(r"step 1/6  loss \d\.\d{3}  [\d,]+ target tokens/s, 25 % padding", text)
     else:
         assert len(text.splitlines()) == 3
 
@@ -276,7 +285,7 @@ def test_the_line_of_an_epoch_has_what_matters_most_in_80_columns(
 ):
     screen = io.StringIO()
     stop = StopAt(max_steps=10**6, max_minutes=minutes)
-    progress = ProgressLine(stop, Console(file=screen, width=200), metric)
+    progress = ProgressLine(stop, Console(file=screen, width=200), Stream, metric)
     for callback in (stop, progress):
         callback.set_model(model)
     progress._step = 11_000
@@ -289,7 +298,12 @@ def test_the_line_of_an_epoch_has_what_matters_most_in_80_columns(
 def test_progress_without_validation_says_only_the_loss(transformer):
     screen = io.StringIO()
     stop = StopAt(max_steps=100)
-    fit(transformer, [stop, ProgressLine(stop, Console(file=screen, width=100))], epochs=1, steps=1)
+    fit(
+        transformer,
+        [stop, ProgressLine(stop, Console(file=screen, width=100), Stream)],
+        epochs=1,
+        steps=1,
+    )
     assert "loss" in screen.getvalue()
     assert "validation" not in screen.getvalue()
     assert " of " not in screen.getvalue()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.array_files import read_arrays, write_arrays
 from keras_transformer.files import replacing
-from keras_transformer.training.array_files import read_arrays, write_arrays
 from keras_transformer.training.checkpoints import (
     Progress,
     restore_checkpoint,

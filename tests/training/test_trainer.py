@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from keras_transformer.array_files import read_arrays
 from keras_transformer.bridges import from_marian
 from keras_transformer.data.pipeline import make_dataset
 from keras_transformer.data.splits import open_splits
@@ -22,7 +23,6 @@ from keras_transformer.recipe import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
-from keras_transformer.training.array_files import read_arrays
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.quality import METRICS
