@@ -191,6 +191,7 @@ class TrainingConfig(Settings):
     quality_examples: int = Field(default=0, ge=0)
     best_by: Literal["loss", "bleu", "chrf", "exact_match", "wer", "per"] = "loss"
     patience: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
     jit_compile: bool = False
     subword_nbest: int = Field(default=1, ge=1)
     subword_alpha: float = Field(default=0.1, ge=0)

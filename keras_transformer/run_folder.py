@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from keras_transformer.files import remove_parts, replacing
 from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
-# What a run that is resumed may have changed: when training ends, and what its best model is.
+# What may differ in a run that is resumed: when it ends, what its best model is, what is written.
 FREE = {
-    f"training.{name}" for name in ("max_minutes", "max_steps", "best_by", "patience")
-}  # fmt: skip
+    f"training.{name}"
+    for name in ("max_minutes", "max_steps", "best_by", "patience", "tensorboard")
+}
 
 
 class RunFolder:
-    """`config.yaml`, `source.model`, `target.model`, `held_out.tsv`, `checkpoints/`, `best.keras`
-    and `metrics.csv` below one path.
+    """`config.yaml`, `source.model`, `target.model`, `held_out.tsv`, `checkpoints/`, `best.keras`,
+    `metrics.csv` and `curve.png` below one path.
 
     Args:
         path: the folder.
@@ -151,18 +152,24 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.exists():
             return
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [line for line in file if line.endswith("\n")]
-        reader = csv.DictReader(lines)
-        names = reader.fieldnames
-        if names is None:  # killed before its first row: an empty header would stay for ever
+        names, rows = _read_table(path)
+        if not names:  # killed before its first row: an empty header would stay for ever
             path.unlink()
             return
-        rows = [row for row in reader if int(row["step"]) <= step]
-        with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_table(path, names, [row for row in rows if int(row["step"]) <= step])
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a row to `metrics.csv`, and a column for each name that is new in it.
+
+        A run that is resumed with a newer version may log more than it did.
+
+        Raises:
+            OSError: the disk is full; the file stays as it was.
+        """
+        path = self.path / "metrics.csv"
+        names, rows = _read_table(path) if path.exists() else ([], [])
+        names = names or ["epoch"]
+        _write_table(path, [*names, *sorted(row.keys() - set(names))], [*rows, row])
 
     def save_held_out(self, examples: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Write source texts the model does not train on, with their references.
@@ -187,6 +194,20 @@ class RunFolder:
             raise ValueError(f"{path} is missing or damaged ({error}).") from error
         rows = [line.split("\t") for line in text.split("\n") if line]
         return [(source, references) for source, *references in rows]
+
+
+def _read_table(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Return the names of a table's columns and its rows; a last line that is cut is left out."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader([line for line in file if line.endswith("\n")])
+    return list(reader.fieldnames or ()), list(reader)
+
+
+def _write_table(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _with_architecture(recipe: RunConfig, architecture: dict[str, Any] | None) -> RunConfig:

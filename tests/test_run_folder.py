@@ -33,7 +33,7 @@ def test_the_same_recipe_reopens_it_and_only_the_limits_may_change(tmp_path):
 def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
     RunFolder.create(tmp_path, recipe())
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    for name in ("quality_examples", "best_by", "patience"):
+    for name in ("quality_examples", "best_by", "patience", "tensorboard"):
         del values["training"][name]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     assert RunFolder.create(tmp_path, recipe()).recipe == recipe()
@@ -42,10 +42,10 @@ def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
         RunFolder.create(tmp_path, changed)
 
 
-def test_what_the_best_model_is_may_change(tmp_path):
+def test_what_the_best_model_is_and_what_is_written_may_change(tmp_path):
     values = VALUES["training"] | {"quality_examples": 9}
     RunFolder.create(tmp_path, recipe(training=values))
-    other = recipe(training=values | {"best_by": "wer", "patience": 3})
+    other = recipe(training=values | {"best_by": "wer", "patience": 3, "tensorboard": True})
     assert RunFolder.create(tmp_path, other).recipe == other
 
 
@@ -165,6 +165,18 @@ def test_a_row_of_metrics_that_a_full_disk_has_cut_goes_when_the_run_resumes(tmp
         (tmp_path / "metrics.csv").write_bytes((whole + cut).encode())
         run.trim_metrics(20)
         assert (tmp_path / "metrics.csv").read_bytes() == whole.encode()
+
+
+def test_metrics_get_a_column_for_what_an_older_version_did_not_log(tmp_path):
+    run = RunFolder.create(tmp_path, recipe())
+    run.add_metrics({"epoch": 0, "step": 10, "val_loss": 2.5, "loss": 3.0})
+    run.add_metrics({"epoch": 1, "step": 20, "loss": 2.0, "learning_rate": 0.5, "val_loss": 1.5})
+    assert (tmp_path / "metrics.csv").read_bytes() == (
+        b"epoch,loss,step,val_loss,learning_rate\r\n0,3.0,10,2.5,\r\n1,2.0,20,1.5,0.5\r\n"
+    )
+    run.trim_metrics(10)
+    run.add_metrics({"epoch": 1, "step": 20})
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["0,3.0,10,2.5,", "1,,20,,"]
 
 
 @pytest.mark.parametrize("left", [b"", b"epoch,st"])

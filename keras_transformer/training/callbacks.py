@@ -80,7 +80,12 @@ class StopAt(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:  # the callbacks behind this one log where the run stands
-            logs |= {"step": self._step, "seconds": round(self.seconds, 1)}
+            rate = float(self.model.optimizer.learning_rate)
+            logs |= {
+                "step": self._step,
+                "seconds": round(self.seconds, 1),
+                "learning_rate": rate,
+            }
 
     def on_train_end(self, logs=None):
         self.release()

@@ -41,6 +41,12 @@ from keras_transformer.training.compilation import compile_shapes
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.training.quality import METRICS
+from keras_transformer.training.records import (
+    DrawCurve,
+    MetricsLog,
+    TensorBoardLog,
+    check_tensorboard,
+)
 from keras_transformer.training.schedules import InverseSquareRoot
 
 HELD_OUT = 500
@@ -68,8 +74,11 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
 
     Raises:
         ValueError: bad data, a folder that holds another run, or a loss that is not a number.
+        ImportError: a package that the recipe needs is not installed.
         OSError: the disk is full; earlier checkpoints stay.
     """
+    if recipe.training.tensorboard:
+        check_tensorboard()
     backend.make_deterministic(recipe.training.seed, recipe.training.jit_compile)
     run = RunFolder.prepare(run_folder, recipe)
     splits = open_splits(recipe.data)
@@ -272,9 +281,16 @@ def _fit(
         *([keep.average] if keep.average else []),
         progress,
         *([_ShowSamples(quality, console)] if quality else []),
-        keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
-        keep,  # last: what a checkpoint stands for has been logged
+        MetricsLog(run),
+        keep,  # behind it: what a checkpoint stands for has been logged
+        DrawCurve(run, _shown_metric(training), console),
     ]
+    if training.tensorboard:
+        callbacks.append(TensorBoardLog(run.path / "tensorboard"))
+        console.print(
+            f"TensorBoard tensorboard --logdir {run.path / 'tensorboard'}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if training.schedule == "cosine":
         callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
     epoch = start // training.evaluate_every

@@ -25,8 +25,7 @@ from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
-from keras_transformer.training.quality import METRICS, assess, take_examples
-from keras_transformer.translator import Translator
+from keras_transformer.training.quality import METRICS
 
 
 def run(recipe, folder, **limits):
@@ -60,6 +59,7 @@ def test_a_run_leaves_everything_that_comes_after_it_needs(tiny_training):
         "checkpoints",
         "best.keras",
         "metrics.csv",
+        "curve.png",
     }
     assert len(losses(result.run.path)) == 3
     assert result.best.value == pytest.approx(min(val for _, val in losses(result.run.path)))
@@ -150,26 +150,34 @@ def column(folder, name):
 
 
 def test_measuring_translations_changes_no_step_and_judges_the_mean_of_weights_too(
-    tiny_training, tiny_recipe, tmp_path
+    tiny_training, tiny_recipe, tmp_path, monkeypatch
 ):
+    translate, wrong = callbacks.TranslationQuality._translate, iter([3, 3, 2, 4, 1])
+
+    def scripted(self):
+        assert len(translate(self)) == 4
+        count = next(wrong)
+        return [""] * count + [references[0] for _, references in self.examples[count:]]
+
+    monkeypatch.setattr(callbacks.TranslationQuality, "_translate", scripted)
     plain, _ = tiny_training
-    quality = {"quality_examples": 30, "quality_metric": "wer", "best_by": "per"}
+    quality = {"quality_examples": 4, "quality_metric": "wer", "best_by": "exact_match"}
     result, screen = run(tiny_recipe, tmp_path, average_last=2, **quality)
     for name, array in weights(plain).items():
         np.testing.assert_array_equal(weights(result)[name], array)
     assert losses(tmp_path) == losses(plain.run.path)
     assert {f"val_{name}" for name in METRICS} <= header(tmp_path)
-    own, averaged = column(tmp_path, "val_per"), column(tmp_path, "val_averaged_per")
-    assert averaged[0] == own[0], "there is one state as yet"
-    assert averaged[1:] != own[1:]
-    assert (result.best.metric, result.best.value) == ("per", min(own + averaged))
-    translator = Translator.load(tmp_path)
-    pairs = open_splits(tiny_recipe.data).validation
-    found = assess(translator, take_examples(pairs, "wer", 30), "wer")
-    assert found.measures[1].value == pytest.approx(result.best.value)
+    assert column(tmp_path, "val_wer") == [75.0, 75.0, 100.0]
+    assert column(tmp_path, "val_exact_match") == [25.0, 25.0, 0.0]
+    # there is one state as yet; then those of the means
+    assert column(tmp_path, "val_averaged_exact_match") == [25.0, 50.0, 75.0]
+    assert result.best == Best("exact_match", 75.0)
+    first, second = (read_arrays(p)[0] for p in sorted((tmp_path / "snapshots").iterdir())[-2:])
+    for name, kept in zip(sorted(first), result.run.load_best_model().get_weights(), strict=True):
+        np.testing.assert_allclose(kept, (first[name] + second[name]) / 2, rtol=1e-6)
     lines = screen.splitlines()
     at = next(i for i, line in enumerate(lines) if "step 12 " in line)
-    assert f"PER {own[-1]:.1f}  averaged {averaged[-1]:.1f}" in lines[at]
+    assert lines[at].endswith("exact match 0.0  averaged 75.0")
     assert [line.split()[0] for line in lines[at + 1 :]] == ["source", "reference", "output"] * 2
     assert max(map(len, lines[at:])) <= 80
 
