@@ -3,7 +3,7 @@
 
 bin := .venv/bin
 PYTEST ?=
-workers := -n 2 --dist loadfile
+workers := -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help

@@ -1,7 +1,13 @@
 """What all tests share: a quiet TensorFlow, one seed, and one trained run."""
 
+import os
+
 from keras_transformer import backend
 
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Each shape of each test compiles anew and runs once: to optimize it takes more than it saves.
+    cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    os.environ.setdefault("XLA_FLAGS", cheap)
 # Before any test module: it loads onnxruntime-extensions, which must come before TensorFlow.
 backend.start()
 
@@ -18,12 +24,37 @@ from rich.console import Console  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """With KERAS_BACKEND=jax, leave out what is about TensorFlow itself."""
+    """Files with slow tests go first, that no process is left with one of them in the end.
+
+    With KERAS_BACKEND=jax, what is about TensorFlow itself is left out.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if keras.backend.backend() == "tensorflow":
         return
     for item in items:
         if item.get_closest_marker("tensorflow"):
             item.add_marker(pytest.mark.skip(reason="it needs the TensorFlow backend"))
+
+
+# Files that share one exported bundle, which takes a minute to make: one process runs them all.
+OF_THE_BUNDLE = ("exporter", "translators", "runtime", "bare_files", "precision", "split")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, share out whole files, and those of the bundle together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            names = (f"tests/export/test_{name}.py" for name in OF_THE_BUNDLE)
+            return "the bundle" if file.endswith(tuple(names)) else file
+
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -16,6 +16,7 @@ from tiny_models import (
     tiny_model,
 )
 
+from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.model import Transformer
 from keras_transformer.search_options import SearchOptions
@@ -30,7 +31,8 @@ needs_tensorflow = pytest.mark.tensorflow
 @each_option
 def test_forward_pass_equals_the_paper_in_numpy(option):
     model, forward = model_with(option)
-    for lengths in ([(5, 2, 1, 7), (4, 6, 1, 3)], [(9,), (11,)]):
+    sizes = [[(5, 2, 1, 7), (4, 6, 1, 3)], [(9,), (11,)]]
+    for lengths in sizes[:1] if backend.needs_fixed_shapes() else sizes:  # each compiles anew there
         inputs = batch(model, *lengths)
         expected = numpy_transformer.logits(model, *inputs)
         assert np.abs(expected).max() > 0.5
@@ -62,12 +64,13 @@ def test_every_field_of_the_config_is_an_option():
 @each_option
 def test_promise_2_cached_step_equals_the_full_pass(option, capacity):
     model, forward = model_with(option)
-    sources, targets = batch(model, (5, 2, 1), (4, 4, 4))
+    # of the sizes that the forward pass was compiled for above
+    sources, targets = batch(model, (5, 2, 1, 7), (6, 6, 6, 6))
 
     def steps(sources, targets):
         memory = model.project_memory(sources)
         cache, found = model.init_cache(memory, capacity), []
-        for step in range(4):
+        for step in range(6):
             logits, cache = model.decode_step(targets[:, step], step, cache, memory)
             found.append(logits)
         return ops.stack(found, axis=1)
