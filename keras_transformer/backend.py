@@ -185,6 +185,22 @@ def make_deterministic(seed: int) -> None:
         import_tensorflow().config.experimental.enable_op_determinism()
 
 
+def over_replicas(value: Any) -> tuple[Any, int]:
+    """Return the sum of a tensor over the replicas of `tf.distribute`, and their number.
+
+    Called inside a step of `fit`. Everywhere else, and on other backends, there is one replica.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return value, 1
+    distribute = import_tensorflow().distribute
+    context = distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value, 1
+    return context.all_reduce(distribute.ReduceOp.SUM, value), context.num_replicas_in_sync
+
+
 def concrete(tensor: Any) -> Any:
     """Return the values of an eager tensor as a NumPy array, or None while a graph is traced."""
     import numpy as np

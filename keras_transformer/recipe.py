@@ -165,6 +165,11 @@ class TrainingConfig(Settings):
     `max_minutes` of wall time, whichever comes first. `schedule` is `inverse_square_root`
     (section 5.3), `cosine` (warm-up, then down to zero at the end of the steps or of the time,
     whichever runs out first) or `constant`.
+
+    `precision` is Keras's dtype policy of the model; what is kept for inference is float32.
+    `distribution` says where it trains: on `one` device, `mirrored` on several of one machine
+    (TensorFlow), or `data_parallel` in one or more processes, of one or more machines (JAX);
+    `devices` is how many of those that a process has, None: all. A run may be resumed elsewhere.
     """
 
     batch_tokens: int = Field(default=4096, ge=1)
@@ -181,7 +186,19 @@ class TrainingConfig(Settings):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     quality_metric: Literal["bleu", "wer"] = "bleu"
     jit_compile: bool = False
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    distribution: Literal["one", "mirrored", "data_parallel"] = "one"
+    devices: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _devices_of_a_distribution(self) -> Self:
+        if self.distribution == "one" and self.devices not in (None, 1):
+            raise ValueError(
+                "training.devices must be left out when distribution is 'one'. Set distribution to "
+                f"'mirrored' or 'data_parallel'. Received: devices={self.devices}"
+            )
+        return self
 
 
 class RunConfig(Settings):

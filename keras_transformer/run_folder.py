@@ -13,6 +13,11 @@ from keras_transformer.files import remove_parts, replacing
 from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
+# What may change when a run is resumed: when it ends, and where it trains.
+FREE = {
+    "training.max_minutes", "training.max_steps", "training.distribution", "training.devices",
+}  # fmt: skip
+
 
 class RunFolder:
     """`config.yaml`, `source.model`, `target.model`, `held_out.tsv`, `checkpoints/`, `best.keras`
@@ -191,12 +196,12 @@ def _with_architecture(recipe: RunConfig, architecture: dict[str, Any] | None) -
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name every setting that differs, except those that only say when training ends."""
+    """Name every setting that differs, except those that may change."""
     names: list[str] = []
     for key in old | new:
         name, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             names += _changed(before, after, f"{name}.")
-        elif before != after and name not in ("training.max_minutes", "training.max_steps"):
+        elif before != after and name not in FREE:
             names.append(f"{name} was {before!r}, is {after!r}")
     return names

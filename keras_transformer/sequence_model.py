@@ -56,7 +56,13 @@ class SequenceModel(keras.Model):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self._is_a_mean_over_tokens:
             tokens = ops.sum(self.loss.position_weights(y, sample_weight))
-            self._loss_per_token.update_state(loss, sample_weight=tokens)
+            everywhere, replicas = backend.over_replicas(tokens)
+            if replicas == 1:
+                self._loss_per_token.update_state(loss, sample_weight=tokens)
+            else:  # Keras has divided the mean of each replica by their number
+                loss = loss * replicas
+                self._loss_per_token.update_state(loss, sample_weight=tokens)
+                loss = loss * tokens / ops.maximum(everywhere, 1)
         return loss
 
     def get_metrics_result(self):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_transformer import backend
-from keras_transformer.data.batching import BatchStream
+from keras_transformer.data.batching import Batch, BatchStream
 from keras_transformer.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def make_dataset(
     overlong: Literal["skip", "cut"] = "skip",
     num_shapes: int = 16,
     decoder_start_id: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    devices: int = 1,
 ) -> tf.data.Dataset:
     """Returns batches of ids in few static shapes, with little padding.
 
@@ -60,6 +62,10 @@ def make_dataset(
         overlong: "skip" pairs above a limit or "cut" them to it; counted in the statistics.
         num_shapes: the most shapes. Fewer mean fewer compilations and more padding.
         decoder_start_id: what `target_in` begins with; None: the target tokenizer's begin id.
+        shard: (index, count): of each batch, the rows of one of `count` processes, a block of
+            equal size; together the blocks are the batch of a single process. Every process reads
+            the whole corpus.
+        devices: of each process, which share its rows. Rows of padding make a batch divisible.
 
     Returns:
         A `tf.data.Dataset`. `stream_of(dataset).statistics()` tells its size and padding. Its
@@ -79,6 +85,7 @@ def make_dataset(
             "start_step must be an integer from 0. Give the number of batches already seen. "
             f"Received: start_step={start_step!r}"
         )
+    _check_shard(shard, devices)
     stream = BatchStream(
         pairs,
         source,
@@ -92,10 +99,42 @@ def make_dataset(
         num_shapes=num_shapes,
         decoder_start_id=decoder_start_id,
     )
-    return _as_dataset(stream, repeat, start_step)
+    pads = (source.pad_id, target.pad_id, target.pad_id)
+
+    def share(batch: Batch) -> Batch:
+        blocks = (_block(ids, pad, shard, devices) for ids, pad in zip(batch, pads, strict=True))
+        return Batch(*blocks)
+
+    return _as_dataset(stream, repeat, start_step, share)
 
 
-def _as_dataset(stream: BatchStream, repeat: bool, start_step: int) -> tf.data.Dataset:
+def _check_shard(shard: tuple[int, int], devices: int) -> None:
+    numbers = (*shard, devices)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise ValueError(
+            "shard must be (index, count), integers with 0 <= index < count. Give the number of "
+            f"this process and that of all. Received: shard={shard!r}"
+        )
+    if devices < 1:
+        raise ValueError(
+            "devices must be an integer from 1. Give the number of devices that share the rows. "
+            f"Received: devices={devices!r}"
+        )
+
+
+def _block(ids: np.ndarray, pad_id: int, shard: tuple[int, int], devices: int) -> np.ndarray:
+    """Returns the rows of one process, `[B / count, T]` of ids `[B, T]`, filled up with padding."""
+    index, count = shard
+    missing = -len(ids) % (count * devices)
+    filled = np.pad(ids, ((0, missing), (0, 0)), constant_values=pad_id)
+    rows = len(filled) // count
+    return filled[index * rows : (index + 1) * rows]
+
+
+def _as_dataset(
+    stream: BatchStream, repeat: bool, start_step: int, share: Callable[[Batch], Batch]
+) -> tf.data.Dataset:
     tf = backend.import_tensorflow()
     first_epoch, skip = (0, 0) if repeat else stream.locate(start_step)
     iterations = itertools.count()
@@ -106,7 +145,7 @@ def _as_dataset(stream: BatchStream, repeat: bool, start_step: int) -> tf.data.D
             batches = stream.stream(start_step)
         else:
             batches = stream.batches(first_epoch + iteration, skip if iteration == 0 else 0)
-        for batch in batches:
+        for batch in map(share, batches):
             yield (batch.source_ids, batch.target_in), batch.target_out
 
     ids = tf.TensorSpec([None, None], tf.int32)

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from keras_transformer.files import replacing
 from keras_transformer.training.checkpoints import Progress, save_checkpoint
+from keras_transformer.training.distribution import ONE, Place
 
 __all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt"]
 
@@ -25,13 +26,21 @@ class StopAt(keras.callbacks.Callback):
         max_steps: optimizer steps in all, those before a resume included.
         max_minutes: wall time in all, or None.
         seconds_before: time spent before the resume.
+        step: steps made before the resume; None: those that the optimizer counts, which leaves
+            out the ones that loss scaling has skipped.
+        place: where training happens; all its processes end at the same step.
 
     Attributes:
+        step: steps so far.
         reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None.
     """
 
-    def __init__(self, max_steps, max_minutes=None, seconds_before=0.0):
+    def __init__(self, max_steps, max_minutes=None, seconds_before=0.0, step=None, place=ONE):
         super().__init__()
+        self.step = step or 0
+        self._steps_before = step
+        self.place = place
+        self._agreed = None
         self.max_steps = max_steps
         self.max_seconds = None if max_minutes is None else 60 * max_minutes
         self.seconds_before = seconds_before
@@ -46,12 +55,16 @@ class StopAt(keras.callbacks.Callback):
 
     def used(self, step: int) -> float:
         """Return the share of the run that is over at a step: of its steps or of its time."""
-        by_time = self.seconds / self.max_seconds if self.max_seconds else 0.0
+        seconds = self.seconds if self._agreed is None else self._agreed
+        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(step / self.max_steps, by_time))
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
-        self._step = int(self.model.optimizer.iterations)
+        if self._steps_before is None:
+            self.step = int(self.model.optimizer.iterations)
+        if self.place.processes > 1:
+            self._agreed, _ = self.place.agree(self.seconds, False)
         self._previous_handler = signal.getsignal(signal.SIGINT)
         try:
             signal.signal(signal.SIGINT, self._interrupt)
@@ -63,17 +76,21 @@ class StopAt(keras.callbacks.Callback):
         signal.signal(signal.SIGINT, self._previous_handler or signal.default_int_handler)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        if self.reason is None and self._step >= self.max_steps:
+        self.step += 1
+        seconds = self.seconds
+        if self.place.processes > 1:
+            seconds, interrupted = self.place.agree(seconds, self.reason == "interrupt")
+            self._agreed, self.reason = seconds, "interrupt" if interrupted else None
+        if self.reason is None and self.step >= self.max_steps:
             self.reason = "steps"
-        if self.reason is None and self.max_seconds and self.seconds >= self.max_seconds:
+        if self.reason is None and self.max_seconds and seconds >= self.max_seconds:
             self.reason = "time"
         if self.reason is not None:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:  # the callbacks behind this one log where the run stands
-            logs |= {"step": self._step, "seconds": round(self.seconds, 1)}
+            logs |= {"step": self.step, "seconds": round(self.seconds, 1)}
 
     def on_train_end(self, logs=None):
         self.release()
@@ -104,13 +121,10 @@ class CosineToTheEnd(keras.callbacks.Callback):
         self.peak = peak
         self.warmup_steps = warmup_steps
 
-    def on_train_begin(self, logs=None):
-        self._step = int(self.model.optimizer.iterations)
-
     def on_train_batch_begin(self, batch, logs=None):
-        self._step += 1
-        warmup = min(1.0, self._step / self.warmup_steps)
-        decay = (1 + np.cos(np.pi * self.stop.used(self._step))) / 2
+        step = self.stop.step + 1
+        warmup = min(1.0, step / self.warmup_steps)
+        decay = (1 + np.cos(np.pi * self.stop.used(step))) / 2
         self.model.optimizer.learning_rate = self.peak * warmup * decay
 
 
@@ -126,6 +140,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         stop: the `StopAt`, which knows the time spent.
         best: lowest validation loss so far, or None.
         tokenizers: their `fingerprints`, which a checkpoint holds on to.
+        place: where training happens; the first of its processes writes.
     """
 
     def __init__(
@@ -134,8 +149,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         stop: StopAt,
         best: float | None = None,
         tokenizers: list[str] | None = None,
+        place: Place = ONE,
     ):
         super().__init__()
+        self.place = place
         self.tokenizers = tokenizers
         self.folder = Path(folder)
         self.stop = stop
@@ -148,7 +165,9 @@ class KeepCheckpoints(keras.callbacks.Callback):
         loss = logs.get("val_loss")
         if loss is not None and (self.best is None or loss < self.best):
             self.best = float(loss)
-            save_inference_model(self.model, self.folder / "best.keras")
+            if self.place.first:
+                with self.place.alone():
+                    save_inference_model(self.model, self.folder / "best.keras")
         self._save()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -160,7 +179,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         value = float(logs.get(name, 0.0))
         if np.isfinite(value):
             return
-        step = int(self.model.optimizer.iterations)
+        step = self.stop.step
         kept = max((self.folder / "checkpoints").glob("step-*.npz"), default=None)
         raise ValueError(
             f"The loss became not a number at step {step:,}; training has stopped. "
@@ -171,16 +190,17 @@ class KeepCheckpoints(keras.callbacks.Callback):
         )
 
     def _save(self):
-        step = int(self.model.optimizer.iterations)
+        if not self.place.first:
+            return
         progress = Progress(
-            step=step, seconds=self.stop.seconds, best=self.best, tokenizers=self.tokenizers
+            step=self.stop.step, seconds=self.stop.seconds, best=self.best, tokenizers=self.tokenizers
         )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
 
 
 def save_inference_model(model: Any, path: Path) -> None:
-    """Save the weights for inference, without optimizer, atomically."""
-    copy = type(model).from_config(model.get_config())
+    """Save the weights for inference, without optimizer and in float32, atomically."""
+    copy = type(model).from_config(model.get_config() | {"dtype": "float32"})
     copy.set_weights(model.get_weights())
     with replacing(path) as aside:
         copy.save(aside)
@@ -201,7 +221,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
-        self._step = int(self.model.optimizer.iterations)
         self._shown = 0.0
         self._live.start()
 
@@ -209,7 +228,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._epoch_began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
         if self.stop.reason == "interrupt":
             self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
             return
@@ -237,7 +255,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def _place(self) -> str:
         limit = f" of {_clock(self.stop.max_seconds)}" if self.stop.max_seconds else ""
-        return f"  {_clock(self.stop.seconds)}{limit}  step {self._step:,}"
+        return f"  {_clock(self.stop.seconds)}{limit}  step {self.stop.step:,}"
 
 
 def _clock(seconds: float) -> str:

@@ -34,6 +34,7 @@ from keras_transformer.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
+from keras_transformer.training.distribution import Place, find_place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
 from keras_transformer.training.schedules import InverseSquareRoot
@@ -65,14 +66,50 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         OSError: the disk is full; earlier checkpoints stay.
     """
     backend.make_deterministic(recipe.training.seed)
-    run = RunFolder.prepare(run_folder, recipe)
-    splits = open_splits(recipe.data)
-    check_not_empty(splits, recipe.data)
-    if recipe.model.start_from is not None and not run.has_weights:
-        take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
-    source, target = prepare_tokenizers(run, splits, console)
-    run.save_recipe()  # of a run that is resumed: its limits may be new
-    model = compiled_model(_architecture(run.recipe, source, target), recipe.training)
+    place = find_place(recipe.training)
+    if not place.first:
+        console = Console(quiet=True)
+    with place.first_before_others():
+        run = RunFolder.prepare(run_folder, recipe)
+        splits = open_splits(recipe.data)
+        check_not_empty(splits, recipe.data)
+        if not place.first:
+            check_shared(run)
+        if recipe.model.start_from is not None and not run.has_weights:
+            take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
+        source, target = prepare_tokenizers(run, splits, console)
+        if place.first:
+            run.save_recipe()  # of a run that is resumed: its limits may be new
+    with place.fit_scope():
+        return _train(run, splits, source, target, place, console)
+
+
+def check_shared(run: RunFolder) -> None:
+    """Find out whether a process sees what the first one has prepared.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not (run.path / "target.model").exists():
+        raise ValueError(
+            "--run-folder must be on a disk that every process sees, and the first process must "
+            "have prepared it: see what process 0 says. "
+            f"Received: {run.path} without target.model"
+        )
+
+
+def _train(
+    run: RunFolder,
+    splits: Splits,
+    source: Tokenizer,
+    target: Tokenizer,
+    place: Place,
+    console: Console,
+) -> TrainingResult:
+    recipe = run.recipe
+    keras.utils.set_random_seed(recipe.training.seed)  # whatever this process has drawn before
+    with place.model_scope():
+        model = compiled_model(_architecture(recipe, source, target), recipe.training)
     console.print(f"Model       {_describe(model)}", highlight=False)
     tokenizers = fingerprints(source, target)
     progress, damaged = restore_checkpoint(run.path / "checkpoints", model, tokenizers)
@@ -82,13 +119,14 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         recipe.training.max_steps,
         recipe.training.max_minutes,
         progress.seconds if progress else 0.0,
+        progress.step if progress else 0,
+        place,
     )
-    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None, tokenizers)
+    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None, tokenizers, place)
     if progress and _is_finished(progress.step, progress.seconds, recipe.training):
         return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
     _fit(model, run, splits, source, target, stop, keep, console)
-    step = int(model.optimizer.iterations)
-    return TrainingResult(run, stop.reason or "steps", step, stop.seconds, keep.best)
+    return TrainingResult(run, stop.reason or "steps", stop.step, stop.seconds, keep.best)
 
 
 def check_not_empty(splits: Splits, data: DataConfig) -> None:
@@ -184,7 +222,7 @@ def _save_beginning(
 
 def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Transformer:
     """Return a new `Transformer`, compiled as a recipe says."""
-    model = Transformer(config, name="transformer")
+    model = Transformer(config, name="transformer", dtype=training.precision)
     model.compile(
         optimizer=keras.optimizers.Adam(
             _schedule(training),
@@ -216,7 +254,7 @@ def _fit(
     keep: KeepCheckpoints,
     console: Console,
 ) -> None:
-    training, data = run.recipe.training, run.recipe.data
+    training, data, place = run.recipe.training, run.recipe.data, stop.place
     options: dict[str, Any] = {
         "batch_tokens": training.batch_tokens,
         "num_shapes": training.num_shapes,
@@ -224,8 +262,10 @@ def _fit(
         "max_target_length": data.max_target_length,
         "overlong": data.overlong,
         "decoder_start_id": model.config.start_id,
+        "shard": (place.index, place.processes),
+        "devices": place.devices,
     }
-    start = int(model.optimizer.iterations)
+    start = stop.step
     if start:
         console.print(f"Resuming at step {start:,}", highlight=False)
     batches = make_dataset(
@@ -237,14 +277,16 @@ def _fit(
     if not start and run.recipe.model.start_from is not None:
         loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
-    run.trim_metrics(start)
     progress = ProgressLine(stop, console)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
         progress,
-        keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True),
         keep,  # last: what a checkpoint stands for has been logged
     ]
+    if place.first:
+        run.trim_metrics(start)
+        log = keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True)
+        callbacks.insert(2, log)
     if training.schedule == "cosine":
         callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
     epoch = start // training.evaluate_every
