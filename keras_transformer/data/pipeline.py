@@ -80,7 +80,7 @@ def make_dataset(
         >>> train = make_dataset(pairs, source, target)                 # doctest: +SKIP
         >>> model.fit(train, epochs=20, shuffle=False)                  # doctest: +SKIP
     """
-    if isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 0:
+    if not _is_integer(start_step) or start_step < 0:
         raise ValueError(
             "start_step must be an integer from 0. Give the number of batches already seen. "
             f"Received: start_step={start_step!r}"
@@ -109,18 +109,20 @@ def make_dataset(
 
 
 def _check_shard(shard: tuple[int, int], devices: int) -> None:
-    numbers = (*shard, devices)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+    if len(shard) != 2 or not all(map(_is_integer, shard)) or not 0 <= shard[0] < shard[1]:
         raise ValueError(
             "shard must be (index, count), integers with 0 <= index < count. Give the number of "
             f"this process and that of all. Received: shard={shard!r}"
         )
-    if devices < 1:
+    if not _is_integer(devices) or devices < 1:
         raise ValueError(
             "devices must be an integer from 1. Give the number of devices that share the rows. "
             f"Received: devices={devices!r}"
         )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _block(ids: np.ndarray, pad_id: int, shard: tuple[int, int], devices: int) -> np.ndarray:
@@ -133,7 +135,10 @@ def _block(ids: np.ndarray, pad_id: int, shard: tuple[int, int], devices: int) -
 
 
 def _as_dataset(
-    stream: BatchStream, repeat: bool, start_step: int, share: Callable[[Batch], Batch]
+    stream: BatchStream,
+    repeat: bool,
+    start_step: int,
+    share: Callable[[Batch], Batch] | None = None,
 ) -> tf.data.Dataset:
     tf = backend.import_tensorflow()
     first_epoch, skip = (0, 0) if repeat else stream.locate(start_step)
@@ -145,7 +150,7 @@ def _as_dataset(
             batches = stream.stream(start_step)
         else:
             batches = stream.batches(first_epoch + iteration, skip if iteration == 0 else 0)
-        for batch in map(share, batches):
+        for batch in batches if share is None else map(share, batches):
             yield (batch.source_ids, batch.target_in), batch.target_out
 
     ids = tf.TensorSpec([None, None], tf.int32)

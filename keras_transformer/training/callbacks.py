@@ -193,7 +193,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         if not self.place.first:
             return
         progress = Progress(
-            step=self.stop.step, seconds=self.stop.seconds, best=self.best, tokenizers=self.tokenizers
+            step=self.stop.step,
+            seconds=self.stop.seconds,
+            best=self.best,
+            tokenizers=self.tokenizers,
         )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
 
