@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.bridges.torch_transformer import check_textbook_attention
 from keras_transformer.layers.positional import sinusoidal_positions
-from keras_transformer.layers.similarity import ScaledDot
 from keras_transformer.model import Transformer
 from keras_transformer.translator import Translator
 
@@ -51,7 +51,7 @@ def write_ctranslate2(model: Transformer, folder: Path) -> None:
     """
     from ctranslate2.specs import TransformerSpec, common_spec
 
-    _check(model)
+    check_textbook_attention(model, "CTranslate2")
     if (folder / "model.bin").exists():
         raise ValueError(
             f"folder must hold no model yet. Choose another one. Received: folder={folder}"
@@ -79,30 +79,6 @@ def write_ctranslate2(model: Transformer, folder: Path) -> None:
     spec.optimize(quantization=None)  # a tied table is stored once
     folder.mkdir(parents=True, exist_ok=True)
     spec.save(str(folder))
-
-
-def _check(model: Transformer) -> None:
-    """Refuse a model of which CTranslate2 would compute something else."""
-    config = model.config
-    if config.positions == "rotary":
-        raise ValueError(
-            "positions must be sinusoidal or learned: CTranslate2's encoder-decoder spec has no "
-            "rotary ones. Received: positions='rotary'"
-        )
-    for name, size in (("key_dim", config.key_size), ("value_dim", config.value_size)):
-        if size * config.num_heads != config.d_model:
-            raise ValueError(
-                f"{name} must be d_model / num_heads, as in CTranslate2: leave it None. "
-                f"Received: {name}={size}, d_model={config.d_model}, num_heads={config.num_heads}"
-            )
-    layers = (*model.encoder.layers, *model.decoder.layers)
-    attentions = [layer.self_attention for layer in layers]
-    attentions += [layer.cross_attention for layer in model.decoder.layers]
-    if any(type(attention.similarity) is not ScaledDot for attention in attentions):
-        raise ValueError(
-            "similarity must be 'scaled_dot', the only one of CTranslate2. "
-            f"Received: similarity={config.similarity!r}"
-        )
 
 
 def _copy_ends(model: Transformer, spec: Any) -> None:

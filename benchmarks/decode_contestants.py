@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from decode_tasks import ALPHA, Sentence, Setting, Task
 
+from keras_transformer_export.search_inputs import DEFAULTS
+
 Call = Callable[[], Any]
 ENCODER, DECODER = "encoder.onnx", "decoder_step.onnx"
 KERAS, BASELINE = "ours, Keras", "CTranslate2 float32"
@@ -35,11 +37,15 @@ class Engine:
 class CTranslate2(Engine):
     """CTranslate2, fed with ids as text."""
 
-    def __init__(self, setting: Setting, compute_type: str):
+    def __init__(self, setting: Setting, compute_type: str, workers: int = 1):
         import ctranslate2
 
+        self.workers = workers  # each decodes a part of the batch
         self.model = ctranslate2.Translator(
-            str(setting.ctranslate2), compute_type=compute_type, intra_threads=setting.threads
+            str(setting.ctranslate2),
+            compute_type=compute_type,
+            inter_threads=workers,
+            intra_threads=setting.threads // workers,
         )
 
     def prepare(self, batch: list[Sentence], task: Task) -> Call:
@@ -50,6 +56,7 @@ class CTranslate2(Engine):
             "max_decoding_length": task.limit(batch),
             "min_decoding_length": task.forced_length or 1,
             "return_end_token": True,
+            "max_batch_size": -(-len(batch) // self.workers),
         }
         return lambda: self.model.translate_batch(tokens, **options)
 
@@ -108,6 +115,27 @@ class Onnx(Ours):
             is_float = self.inputs[name] == "tensor(float)"
             feeds[name] = np.array(value, "float32" if is_float else "int64")
         return lambda: self.session.run(["ids"], feeds)[0]
+
+
+class Texts(Ours):
+    """`OnnxTranslator`, texts in and out: its tokenizers are timed with it."""
+
+    inputs = DEFAULTS
+
+    def __init__(self, setting: Setting):
+        from keras_transformer_export.runtime import OnnxTranslator
+
+        self.translator = OnnxTranslator(setting.bundle, "cpu", setting.threads)
+        self.eos_id = setting.special_ids[2]
+
+    def prepare(self, batch: list[Sentence], task: Task) -> Call:
+        texts = [sentence.text for sentence in batch]
+        options: dict[str, Any] = self.options(batch, task)
+        options["min_decoding_length"] = task.forced_length or None
+        return lambda: self.translator.translate(texts, **options)
+
+    def rows(self, found: Any) -> list[list[int]]:
+        return [[*best.tokens, *([self.eos_id] if best.finished else [])] for best, *_ in found]
 
 
 class Split(Ours):
@@ -278,9 +306,13 @@ ON_TENSORFLOW = {
 FLOAT32, INT8 = "model.ids.onnx", "model.ids.int8.onnx"
 CONTESTANTS = {
     BASELINE: Contestant(lambda setting: CTranslate2(setting, "float32")),
+    "CTranslate2 float32, workers": Contestant(
+        lambda setting: CTranslate2(setting, "float32", setting.threads)
+    ),
     "CTranslate2 int8": Contestant(lambda setting: CTranslate2(setting, "int8")),
     "ours, ONNX float32": Contestant(lambda setting: Onnx(setting, FLOAT32), (FLOAT32,)),
     "ours, ONNX int8": Contestant(lambda setting: Onnx(setting, INT8), (INT8,)),
+    "ours, OnnxTranslator": Contestant(Texts, ("model.onnx",)),
     "ours, ONNX split": Contestant(Split, (ENCODER, DECODER)),
     "ours, SavedModel": Contestant(Saved, ("saved_model",), True, environment=ON_TENSORFLOW),
     KERAS: Contestant(Keras, timed=False, environment=ON_TENSORFLOW),

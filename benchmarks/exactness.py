@@ -26,8 +26,7 @@ import keras_transformer as kt
 from keras_transformer import backend
 from keras_transformer.search_options import SearchOptions
 from keras_transformer_export import parity
-from keras_transformer_export.runtime import OnnxTranslator
-from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
+from keras_transformer_export.runtime import OnnxTranslator, SavedModelTranslator
 
 SEARCHES = (
     SearchOptions(),

@@ -75,8 +75,9 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the parameters' numbers in malloc.h
-    mallopt(mmap_threshold, 2**31 - 1)
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # their numbers in malloc.h
+    mallopt(mmap_max, 0)  # a threshold of mmap would do, if glibc took one above 32 MB
+    mallopt(arena_max, 1)  # the arenas of further threads hold at most 64 MB and use mmap for more
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**26)
 
@@ -175,14 +176,21 @@ def _compile_with_jax(
     return run
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed every generator; on TensorFlow, make operations repeat bit for bit on one machine."""
+def make_deterministic(seed: int, jit_compile: bool = False) -> None:
+    """Seed every generator; on TensorFlow, make operations repeat bit for bit on one machine.
+
+    What XLA compiles repeats without TensorFlow's switch for it, which would make the programs a
+    quarter slower, and which Keras takes as a reason not to compile at all (measured on CPUs).
+    """
     start()
     import keras
 
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
-        import_tensorflow().config.experimental.enable_op_determinism()
+        import_tensorflow()
+        from tensorflow.python.framework import config  # the public module cannot switch it off
+
+        (config.disable_op_determinism if jit_compile else config.enable_op_determinism)()
 
 
 def over_replicas(value: Any) -> tuple[Any, int]:
@@ -202,7 +210,10 @@ def over_replicas(value: Any) -> tuple[Any, int]:
 
 
 def concrete(tensor: Any) -> Any:
-    """Return the values of an eager tensor as a NumPy array, or None while a graph is traced."""
+    """Return the values of an eager tensor as a NumPy array.
+
+    None while a graph is traced, and of a tensor that is spread over several processes.
+    """
     import numpy as np
 
     if isinstance(tensor, (np.ndarray, list)):
@@ -211,7 +222,7 @@ def concrete(tensor: Any) -> Any:
         return tensor.numpy() if hasattr(tensor, "numpy") else None
     if "jax" in sys.modules and isinstance(tensor, sys.modules["jax"].Array):
         traced = isinstance(tensor, sys.modules["jax"].core.Tracer)
-        return None if traced else np.asarray(tensor)
+        return None if traced or not tensor.is_fully_addressable else np.asarray(tensor)
     return None
 
 

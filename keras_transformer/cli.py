@@ -61,7 +61,7 @@ def root(
 ) -> None:
     """From sentence pairs to one ONNX file that translates, with a Transformer in Keras.
 
-    New here?  [cyan]keras-transformer demo[/]  shows all of it on real data in 10 minutes.
+    New here?  [cyan]keras-transformer demo[/]  shows all of it on real data in 20 minutes.
 
     Your own data, from pairs to a file:
       [cyan]keras-transformer train --pairs pairs.tsv --run-folder runs/mine[/]
@@ -91,7 +91,7 @@ def demo(
     without TensorFlow. Sizes and speeds are compared. No GPU is needed.
 
     Examples:
-      [cyan]keras-transformer demo[/]                  about 10 minutes on 2 cores
+      [cyan]keras-transformer demo[/]                  about 20 minutes on 2 cores
       [cyan]keras-transformer demo --minutes 20[/]     trains the same model further
     """
     with screen.errors():
@@ -259,6 +259,13 @@ def translate(
     min_decoding_length: Annotated[
         int | None, typer.Option(help="Fewest tokens of a translation. Default: any.")
     ] = None,
+    no_early_stopping: Annotated[
+        bool,
+        typer.Option(
+            "--no-early-stopping",
+            help="Let the beam go on until no better translation can follow: more steps.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Most lines decoded together. Default: 64.")
     ] = None,
@@ -281,7 +288,8 @@ def translate(
       [cyan]keras-transformer translate exported --beam-size 4 --num-hypotheses 4[/]
       [cyan]keras-transformer translate exported[/]          type, Enter, read
 
-    For exported files this suffices: pip install "keras-transformer\[runtime-cpu]"
+    For exported files this suffices, in a clone of the repository:
+      [cyan]pip install ".\[runtime-cpu]"[/]
     """
     with screen.errors():
         from keras_transformer.commands.translate import run
@@ -292,6 +300,7 @@ def translate(
             "length_penalty": length_penalty,
             "max_decoding_length": max_decoding_length,
             "min_decoding_length": min_decoding_length,
+            "early_stopping": False if no_early_stopping else None,
             "batch_size": batch_size,
         }
         run(model, device, scores, options)

@@ -15,6 +15,15 @@ __all__ = [
     "word_error_rate",
 ]
 
+# How each measure is written on screen and in pictures.
+LABELS = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "exact_match": "exact match",
+    "wer": "WER",
+    "per": "PER",
+}
+
 
 @dataclass(frozen=True)
 class Score:

@@ -16,9 +16,10 @@ def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
     return padded
 
 
-def rounded_up(size: int, smallest: int = 8) -> int:
-    """Return the power of two from `size` on, so that few shapes are compiled."""
-    return max(smallest, 1 << (size - 1).bit_length())
+def rounded_up(size: int, smallest: int = 8, most: int | None = None) -> int:
+    """Return the power of two from `size` on, or `most`, so that few shapes are compiled."""
+    rounded = max(smallest, 1 << (size - 1).bit_length())
+    return rounded if most is None else min(rounded, most)
 
 
 def grown_to(ids: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:

@@ -164,7 +164,12 @@ class TrainingConfig(Settings):
     checkpoint written and the line on screen closed. Training ends at `max_steps` or after
     `max_minutes` of wall time, whichever comes first. `schedule` is `inverse_square_root`
     (section 5.3), `cosine` (warm-up, then down to zero at the end of the steps or of the time,
-    whichever runs out first) or `constant`.
+    whichever runs out first) or `constant`. With `average_last` above 1, the mean of the weights
+    at the last so many evaluations is validated too, and kept where it is better (section 6.1).
+    At each evaluation the first `quality_examples` validation examples are translated, by greedy
+    search, and measured. The best model is that of the lowest validation `loss`, or the best by
+    one of these measures: `best_by`. Training ends early where `patience` evaluations have
+    brought nothing better. `tensorboard` writes the same numbers for TensorBoard.
 
     `precision` is Keras's dtype policy of the model; what is kept for inference is float32.
     `distribution` says where it trains: on `one` device, `mirrored` on several of one machine
@@ -177,6 +182,7 @@ class TrainingConfig(Settings):
     max_steps: int = Field(default=10_000, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     evaluate_every: int = Field(default=500, ge=1)
+    average_last: int = Field(default=1, ge=1)
     schedule: Literal["inverse_square_root", "cosine", "constant"] = "inverse_square_root"
     peak_learning_rate: float = Field(default=0.001, gt=0)
     warmup_steps: int = Field(default=1000, ge=1)
@@ -185,6 +191,9 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(default=None, gt=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     quality_metric: Literal["bleu", "wer"] = "bleu"
+    quality_examples: int = Field(default=0, ge=0)
+    best_by: Literal["loss", "bleu", "chrf", "exact_match", "wer", "per"] = "loss"
+    patience: int | None = Field(default=None, ge=1)
     jit_compile: bool = False
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     distribution: Literal["one", "mirrored", "data_parallel"] = "one"
@@ -197,6 +206,16 @@ class TrainingConfig(Settings):
             raise ValueError(
                 "training.devices must be left out when distribution is 'one'. Set distribution to "
                 f"'mirrored' or 'data_parallel'. Received: devices={self.devices}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if self.best_by != "loss" and not self.quality_examples:
+            raise ValueError(
+                "quality_examples must be above 0 where the best model is chosen by translations. "
+                "Set it, to 200 say, or leave best_by at loss. "
+                f"Received: quality_examples=0, best_by={self.best_by!r}"
             )
         return self
 

@@ -13,9 +13,10 @@ from keras_transformer.files import remove_parts, replacing
 from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
-# What may change when a run is resumed: when it ends, and where it trains.
+# What a run that is resumed may have changed: when and where it trains, and what its best model is.
 FREE = {
-    "training.max_minutes", "training.max_steps", "training.distribution", "training.devices",
+    f"training.{name}"
+    for name in ("max_minutes", "max_steps", "best_by", "patience", "distribution", "devices")
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, recipe: RunConfig) -> RunFolder:
-        """Make the folder, or reopen it for the same recipe; only the limits may have changed.
+        """Make the folder, or reopen it for the same recipe; only what is `FREE` may have changed.
 
         Raises:
             ValueError: the folder holds a run with other settings; each is named.
@@ -196,7 +197,7 @@ def _with_architecture(recipe: RunConfig, architecture: dict[str, Any] | None) -
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name every setting that differs, except those that may change."""
+    """Name every setting that differs, except those that change no step of training."""
     names: list[str] = []
     for key in old | new:
         name, before, after = f"{prefix}{key}", old.get(key), new.get(key)

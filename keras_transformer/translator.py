@@ -334,15 +334,12 @@ class Translator:
         if not backend.needs_fixed_shapes():
             return np.asarray(self._compiled_log_probs(*ids))
         rows, length = ids[-1].shape
+        widths = [rounded_up(x.shape[1], most=self.config.longest) for x in ids]
         padded = (
-            grown_to(x, rounded_up(rows, 1), self._rounded(x.shape[1]), self.config.pad_id)
-            for x in ids
+            grown_to(x, rounded_up(rows, 1), longer, self.config.pad_id)
+            for x, longer in zip(ids, widths, strict=True)
         )
         return np.asarray(self._compiled_log_probs(*padded))[:rows, :length]
-
-    def _rounded(self, length: int) -> int:
-        longest = self.config.longest
-        return rounded_up(length) if longest is None else min(rounded_up(length), longest)
 
     @functools.cached_property
     def _compiled_log_probs(self) -> Any:

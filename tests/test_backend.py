@@ -1,5 +1,6 @@
 import logging
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,33 @@ assert keras.ops.sum(tf.ones(3)) == 3
 order = list(sys.modules)
 if "onnxruntime_extensions" in order:
     assert order.index("onnxruntime_extensions") < order.index("tensorflow")
+print("done")
+""")
+    assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc's malloc")
+def test_freed_memory_of_any_size_and_thread_is_used_again():
+    result = fresh("""
+import ctypes, resource, threading
+from keras_transformer import backend
+backend.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+size = 200 * 2**20
+def use():
+    block = libc.malloc(ctypes.c_size_t(size))
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first, second = pages(), pages()
+assert first > 10 * second, (first, second)
 print("done")
 """)
     assert (result.stdout, result.stderr) == ("done\n", "")

@@ -22,13 +22,18 @@ MODULES = [
     "layers.positional",
     "layers.similarity",
     "model",
+    "recipe",
     "recurrent",
     "text.graph_tokenizer",
     "text.tokenizer",
     "text.validation",
+    "training.averaging",
+    "training.best",
     "training.losses",
     "training.metrics",
+    "training.quality",
     "training.schedules",
+    "training.translation_quality",
     "translator",
 ]
 

@@ -20,6 +20,11 @@ def test_sizes_are_rounded_up_to_powers_of_two(size, smallest, expected):
     assert rounded_up(size, smallest) == expected
 
 
+@pytest.mark.parametrize(("most", "expected"), [(11, 11), (16, 16), (20, 16), (5, 5)])
+def test_what_is_rounded_up_stays_within_what_is_possible(most, expected):
+    assert rounded_up(9, most=most) == expected
+
+
 def test_a_batch_grows_by_pads_and_by_copies_of_its_first_row():
     grown = grown_to(np.array([[5, 3], [6, 7]], "int32"), 4, 3, 9)
     assert grown.dtype == np.int32

@@ -46,6 +46,14 @@ VOCABULARIES = {"source_vocab_size": 100, "target_vocab_size": 80}
         (TrainingConfig, {"peak_learning_rate": float("inf")}, "peak_learning_rate: .*finite"),
         (TrainingConfig, {"max_steps": 0}, "max_steps: .*max_steps=0"),
         (TrainingConfig, {"schedule": "linear"}, "schedule: .*schedule='linear'"),
+        (TrainingConfig, {"patience": 0}, "patience: .*patience=0"),
+        (TrainingConfig, {"quality_examples": -1}, "quality_examples: .*quality_examples=-1"),
+        (TrainingConfig, {"best_by": "blue"}, "best_by: .*best_by='blue'"),
+        (
+            TrainingConfig,
+            {"best_by": "bleu"},
+            "quality_examples must be above 0 .*quality_examples=0, best_by='bleu'",
+        ),
         (ModelConfig, {"overrides": {"d_modl": 8}}, "overrides.d_modl: unknown.*'d_model'"),
         (ModelConfig, {"overrides": {"num_heads": 3}}, "overrides.d_model must be a multiple"),
         (

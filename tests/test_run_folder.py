@@ -1,5 +1,6 @@
 import keras
 import pytest
+import yaml
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.recipe import RunConfig
@@ -27,6 +28,25 @@ def test_the_same_recipe_reopens_it_and_only_the_limits_may_change(tmp_path):
     longer = recipe(training={"max_steps": 99, "max_minutes": None})
     assert RunFolder.create(tmp_path, longer).recipe == longer
     assert RunFolder.open(tmp_path).recipe == longer
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
+    RunFolder.create(tmp_path, recipe())
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for name in ("quality_examples", "best_by", "patience"):
+        del values["training"][name]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert RunFolder.create(tmp_path, recipe()).recipe == recipe()
+    changed = recipe(training=VALUES["training"] | {"quality_examples": 9})
+    with pytest.raises(ValueError, match="training.quality_examples was 0, is 9"):
+        RunFolder.create(tmp_path, changed)
+
+
+def test_what_the_best_model_is_may_change(tmp_path):
+    values = VALUES["training"] | {"quality_examples": 9}
+    RunFolder.create(tmp_path, recipe(training=values))
+    other = recipe(training=values | {"best_by": "wer", "patience": 3})
+    assert RunFolder.create(tmp_path, other).recipe == other
 
 
 @pytest.mark.parametrize(

@@ -56,16 +56,33 @@ def test_what_no_search_can_honour_is_refused(options, message):
         SearchOptions(**options)
 
 
-def test_what_it_can_honour_passes_also_as_numpy_scalars():
-    for options in (
-        (),
-        (1, 1, np.float32(0.6), np.int64(7)),
-        (np.int32(4), np.uint8(2), 0, None, np.int16(3)),
-        (1, 1, 10, 2**31 - 1, 1, False),
-        (5, 5, 1, 4, 4),
-        (np.array(3), 2),
-    ):
-        SearchOptions(*options)
+@pytest.mark.parametrize(
+    ("options", "stored", "numbers"),
+    [
+        ((), (1, 1, 0.6, None, None, True), (1, 1, np.float32(0.6), 0, 0, True)),
+        (
+            (1, 1, np.float32(0.25), np.int64(7)),
+            (1, 1, 0.25, 7, None, True),
+            (1, 1, 0.25, 7, 0, True),
+        ),
+        (
+            (np.int32(4), np.uint8(2), 0, None, np.int16(3)),
+            (4, 2, 0, None, 3, True),
+            (4, 2, 0, 0, 3, True),
+        ),
+        (
+            (1, 1, 10, 2**31 - 1, 1, False),
+            (1, 1, 10, 2**31 - 1, 1, False),
+            (1, 1, 10, 2**31 - 1, 1, False),
+        ),
+        ((5, 5, 1, 4, 4), (5, 5, 1, 4, 4, True), (5, 5, 1, 4, 4, True)),
+        ((np.array(3), 2), (3, 2, 0.6, None, None, True), (3, 2, np.float32(0.6), 0, 0, True)),
+    ],
+)
+def test_what_it_can_honour_is_kept_also_from_numpy_scalars(options, stored, numbers):
+    kept = SearchOptions(*options)
+    assert tuple(vars(kept).values()) == stored
+    assert kept.numbers() == numbers
 
 
 def test_options_become_numbers_of_fixed_types_in_their_order():

@@ -249,10 +249,12 @@ class Bundle:
                 f"{path} must be a readable file of this bundle. Copy or export it again. "
                 f"Received: {error.strerror}"
             ) from error
-        if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
             raise BundleError(
                 f"{path} must be the file that was exported: its contents have changed. "
-                f"Copy or export it again. Received: {len(data)} bytes, expected {entry.size}"
+                f"Copy or export it again. Received: {len(data)} bytes of {entry.size}, "
+                f"SHA-256 {digest}"
             )
         return data
 

@@ -48,6 +48,7 @@ PACKAGES = (
 DATA_FILES = (
     "pairs", "source", "target", "validation_pairs", "validation_source", "validation_target",
 )  # fmt: skip
+ONNX_FILES = ("model.onnx", "model.ids.onnx")
 NO_PREFIX = DEFAULTS["target_prefix"]
 
 
@@ -91,14 +92,52 @@ def export(
 
     Raises:
         ValueError: no `Translator` of a `Transformer`, an unknown format, precision, detail or
-            layout, or one of them without "onnx", a model on
-            another backend than TensorFlow or of another type than float32, sentences that are
-            one string or that no runtime can carry, or a folder that exists and may not be
-            replaced.
+            layout, or one of them without "onnx", a model on another backend than TensorFlow or
+            of another type than float32, sentences that are one string or that no runtime can
+            carry, or a folder that exists and may not be replaced.
         ParityError: an exported file gives something else than the Keras model.
         RuntimeError: the model cannot be converted.
         OSError: the files cannot be written, as on a full disk.
     """
+    twins = _checked_twins(formats, precisions, details, layout)
+    _check_translator(translator)
+    folder = Path(folder).resolve()
+    _check_free(folder, force)
+    with written_aside(folder) as aside:
+        description = _describe(translator, signatures(formats, ["float32", *twins], details), card)
+        chosen = parity.proof_sentences(translator, sentences)
+        (aside / "source.model").write_bytes(translator.source.serialized)
+        (aside / "target.model").write_bytes(translator.target.serialized)
+        runtimes: dict[str, parity.Runtime] = {}
+        conversion: dict[str, Any] = {}
+        if "saved_model" in formats:
+            progress("Writing the SavedModel")
+            saved_model.save(translator, aside / "saved_model")
+            runtimes["saved_model"] = _saved_model_runtime(aside / "saved_model", description)
+        if "onnx" in formats:
+            progress("Converting to ONNX")
+            conversion = _write_onnx(translator, aside, description, details, chosen)
+            for name in ONNX_FILES:
+                runtimes[name] = _onnx_runtime(translator, aside / name, description)
+        if layout == "split":
+            progress("Converting encoder and decoder step")
+            description = _with_split(translator, aside, description, chosen)
+        progress(f"Comparing with Keras on {len(chosen)} texts")
+        report = parity.compare(translator, chosen, runtimes, description.packages)
+        measured = []
+        for twin in twins:
+            progress(f"Making and measuring {twin}")
+            _write_twin(translator, aside, description, twin)
+            measured.append(measure_precision(translator, aside, twin, sentences, report.examples))
+        report = report.model_copy(update={**conversion, "precisions": measured})
+        _finish(aside, description, report)
+    return Bundle.open(folder)
+
+
+def _checked_twins(
+    formats: Sequence[str], precisions: Sequence[str], details: Sequence[str], layout: str
+) -> list[Precision]:
+    """Return the precisions besides float32; refuse what is unknown or goes not together."""
     _check_names("formats", formats, FORMATS)
     _check_names("precisions", precisions, PRECISIONS)
     if details:
@@ -111,47 +150,7 @@ def export(
             f"layout 'split': a SavedModel has none of these. Received: formats={formats!r}, "
             f"precisions={precisions!r}, details={details!r}, layout={layout!r}"
         )
-    _check_translator(translator)
-    folder = Path(folder).resolve()
-    _check_free(folder, force)
-    with written_aside(folder) as aside:
-        description = _describe(translator, signatures(formats, ["float32", *twins], details), card)
-        chosen = parity.proof_sentences(translator, sentences)
-        runtimes: dict[str, parity.Runtime] = {}
-        conversion = None
-        changes: dict[str, Any] = {}
-        (aside / "source.model").write_bytes(translator.source.serialized)
-        (aside / "target.model").write_bytes(translator.target.serialized)
-        if "saved_model" in formats:
-            progress("Writing the SavedModel")
-            saved_model.save(translator, aside / "saved_model")
-            runtimes["saved_model"] = _saved_model_runtime(aside / "saved_model", description)
-        if "onnx" in formats:
-            progress("Converting to ONNX")
-            conversion = onnx_model.convert_search(translator.model, details)
-            _save_onnx(translator, aside, description, conversion.model)
-            changes["graph"] = GraphReport.of(conversion)
-            changes["max_logit_difference"] = max_logit_difference(
-                translator, conversion.model, chosen
-            )
-            runtimes["model.onnx"] = _onnx_runtime(translator, aside / "model.onnx", description)
-            runtimes["model.ids.onnx"] = _onnx_runtime(
-                translator, aside / "model.ids.onnx", description
-            )
-        if layout == "split":
-            progress("Converting encoder and decoder step")
-            description = _with_split(translator, aside, description, chosen)
-        progress(f"Comparing with Keras on {len(chosen)} texts")
-        report = parity.compare(translator, chosen, runtimes, description.packages)
-        measured = []
-        for twin in twins:
-            progress(f"Making and measuring {twin}")
-            _write_twin(translator, aside, description, twin)
-            measured.append(measure_precision(translator, aside, twin, sentences, report.examples))
-        report = report.model_copy(update={**changes, "precisions": measured})
-        report.write(aside)
-        _finish(aside, description, report)
-    return Bundle.open(folder)
+    return twins
 
 
 def _check_names(argument: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -217,6 +216,22 @@ def _check_free(folder: Path, force: bool) -> None:
             )
 
 
+def _write_onnx(
+    translator: Any,
+    folder: Path,
+    description: Description,
+    details: Sequence[str],
+    sentences: Sequence[str],
+) -> dict[str, Any]:
+    """Write the files in float32; return what the parity report says of the conversion."""
+    conversion = onnx_model.convert_search(translator.model, details)
+    _save_onnx(translator, folder, description, conversion.model)
+    return {
+        "graph": GraphReport.of(conversion),
+        "max_logit_difference": max_logit_difference(translator, conversion.model, sentences),
+    }
+
+
 def _with_split(
     translator: Any, folder: Path, description: Description, sentences: Sequence[str]
 ) -> Description:
@@ -255,7 +270,7 @@ def _save_onnx(translator: Any, folder: Path, description: Description, ids_mode
         eos_id=description.special_ids.eos,
         skipped_ids=translator.target.skipped_ids,
     )
-    for name, model in (("model.ids.onnx", ids_model), ("model.onnx", text_model)):
+    for name, model in zip(ONNX_FILES, (text_model, ids_model), strict=True):
         onnx.save(model, folder / file_name(name, description.precision))
 
 
@@ -297,6 +312,7 @@ def _with_texts(translator: Any, rows: list[list[Hypothesis]]) -> list[list[Hypo
 
 
 def _finish(folder: Path, description: Description, report: ParityReport) -> None:
+    report.write(folder)
     (folder / "README.md").write_text(model_card(description, report), encoding="utf-8")
     write_manifest(folder, description)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from keras_transformer_export.graph_passes import Graph
@@ -14,7 +13,7 @@ from keras_transformer_export.graph_passes.local_weights import (
     make_weights_shared,
 )
 from keras_transformer_export.graph_passes.nodes import Node, Region
-from keras_transformer_export.stored_weights import Change, shorten_names, weight
+from keras_transformer_export.stored_weights import Change, finished, weight
 
 ZERO_POINT = 128
 MOST = 127
@@ -73,9 +72,7 @@ def quantize_int8(model: ModelProto) -> tuple[ModelProto, Change]:
         )
     quantizer.store_masks()
     make_weights_local(graph)
-    quantized = graph.to_model()
-    shorten_names(quantized)
-    onnx.checker.check_model(quantized, full_check=True)
+    quantized = finished(graph)
     change = Change(
         len(quantizer.stored),
         quantizer.products,

@@ -16,8 +16,20 @@ print(OnnxTranslator("model.onnx").translate(["{example}"])[0][0].text)
 `model.onnx` takes and gives texts, and works alone; `model.ids.onnx` takes and gives ids, without
 custom operators. `export/README.md` of keras-transformer has the lines for plain ONNX Runtime.
 """
-SAVED_MODEL_USE = """`saved_model/` is a SavedModel with the signature `serving_default`.
-Import `tensorflow_text` before loading it.
+SAVED_MODEL_USE = """`saved_model/` is a SavedModel for plain TensorFlow, and for TensorFlow
+Serving with the signature `serving_default`:
+
+```python
+import tensorflow as tf
+import tensorflow_text
+
+loaded = tf.saved_model.load("saved_model")
+print(loaded.translate(["{example}"])["texts"].numpy()[0, 0].decode())
+```
+"""
+SMALLER_USE = "`model.{0}.onnx` and `model.ids.{0}.onnx` are the same in {0}, smaller."
+SPLIT_USE = """`encoder.onnx` and `decoder_step.onnx` are the parts for a loop of your own;
+their inputs and outputs stand in `manifest.json`.
 """
 
 
@@ -52,11 +64,14 @@ def model_card(description: Description, report: ParityReport) -> str:
 
 def _use(description: Description, report: ParityReport) -> list[str]:
     parts = []
+    example = next((e.source for e in report.examples if e.source.isalpha()), "a text")
     if "model.onnx" in description.signatures:
-        example = next((e.source for e in report.examples if e.source.isalpha()), "a text")
         parts.append(ONNX_USE.format(example=example))
+    parts += [SMALLER_USE.format(found.precision) + "\n" for found in report.precisions]
+    if "encoder.onnx" in description.signatures:
+        parts.append(SPLIT_USE)
     if "saved_model" in description.signatures:
-        parts.append(SAVED_MODEL_USE)
+        parts.append(SAVED_MODEL_USE.format(example=example))
     return parts
 
 

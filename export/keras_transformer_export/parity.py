@@ -170,7 +170,9 @@ def verify_bundle(folder: str | Path) -> Verification:
                 continue
             changed += 1
             if signature.precision != "int8" or changed > len(examples) * INT8_CHANGES:
-                raise ParityError(_different(name, example.source, example.text, received.text))
+                raise ParityError(
+                    _different(name, example.source, repr(example.text), _shown(received))
+                )
     return Verification(len(bundle.manifest.files), len(report.examples), files, difference)
 
 
@@ -226,26 +228,29 @@ def compare_runtime(
         received: the same from the file.
 
     Raises:
-        ParityError: a hypothesis differs and is no tie, or a score differs by more than 1e-4.
+        ParityError: a hypothesis differs and is no tie, stands there twice, or is cut where that
+            of Keras ended; a text or a score differs, also that of a tie; ties are not rare.
     """
-    ties: list[Tie] = []
+    ties: dict[tuple[str, frozenset[tuple[int, ...]]], Tie] = {}
     largest = 0.0
     compared = 0
-    for source, ours, theirs in _pairs(name, requests, expected, received):
+    for request, source, ours, theirs in _pairs(name, requests, expected, received):
         compared += 1
-        if ours.tokens != theirs.tokens or ours.finished != theirs.finished:
-            ties.append(_tie(translator, name, source, ours, theirs))
-            continue
-        if ours.text != theirs.text:
-            raise ParityError(_different(name, source, ours.text, theirs.text))
+        if ours.tokens != theirs.tokens:
+            tie = _tie(translator, name, request, source, ours, theirs)
+            # Two that changed places, or differ again in another batch, are one tie. Other pairs
+            # of the same text are ties of their own.
+            both = frozenset((tuple(tie.keras_ids), tuple(tie.other_ids)))
+            ties.setdefault((source, both), tie)
+        elif (ours.text, ours.finished) != (theirs.text, theirs.finished):
+            raise ParityError(_different(name, source, _shown(ours), _shown(theirs)))
         largest = max(largest, _score_difference(name, ours.score, theirs))
-    tied = {tie.source for tie in ties}  # two ranks that are swapped are one tie
-    if len(tied) > max(1, compared // 1000):
+    if len(ties) > max(1, compared // 1000):
         raise ParityError(
-            f"{name} must equal Keras but for rare ties. Received: ties in {len(tied)} texts, of "
-            f"{compared} hypotheses"
+            f"{name} must equal Keras but for rare ties. Received: {len(ties)} ties in {compared} "
+            "hypotheses"
         )
-    return RuntimeReport(compared=compared, ties=ties, max_score_difference=largest)
+    return RuntimeReport(compared=compared, ties=list(ties.values()), max_score_difference=largest)
 
 
 def _pairs(
@@ -253,8 +258,8 @@ def _pairs(
     requests: list[Request],
     expected: list[list[list[Hypothesis]]],
     received: list[list[list[Hypothesis]]],
-) -> Iterator[tuple[str, Hypothesis, Hypothesis]]:
-    """Yield each source, and a hypothesis of Keras beside the one of equal rank."""
+) -> Iterator[tuple[Request, str, Hypothesis, Hypothesis]]:
+    """Yield each request and source, and a hypothesis of Keras beside the one of equal rank."""
     for request, ours, theirs in zip(requests, expected, received, strict=True):
         for source, our_row, their_row in zip(request.texts, ours, theirs, strict=True):
             if len(our_row) != len(their_row):
@@ -262,17 +267,45 @@ def _pairs(
                     f"{name} must give as many hypotheses as Keras. Received: {len(their_row)} "
                     f"for {len(our_row)} (source {source[:200]!r})"
                 )
-            yield from ((source, a, b) for a, b in zip(our_row, their_row, strict=True))
+            if _distinct(their_row) < _distinct(our_row):
+                raise ParityError(
+                    f"{name} must give each hypothesis once, as Keras does. Received: "
+                    f"{[h.text for h in their_row]!r} (source {source[:200]!r})"
+                )
+            for pair in zip(our_row, their_row, strict=True):
+                yield request, source, *pair
 
 
-def _tie(translator: Any, name: str, source: str, ours: Hypothesis, theirs: Hypothesis) -> Tie:
-    """Accept two hypotheses that the full model scores alike, and refuse all others."""
+def _distinct(row: list[Hypothesis]) -> int:
+    return len({tuple(hypothesis.tokens) for hypothesis in row})
+
+
+def _tie(
+    translator: Any,
+    name: str,
+    request: Request,
+    source: str,
+    ours: Hypothesis,
+    theirs: Hypothesis,
+) -> Tie:
+    """Accept two hypotheses that the full model scores alike, and refuse all others.
+
+    Scores are those of the search: divided by its length penalty.
+    """
+    from keras_transformer.decoding.scoring import length_penalty
+
     eos = translator.config.eos_id
     rows = [with_end(hypothesis, eos) for hypothesis in (ours, theirs)]
     source_row = [*translator.source.encode([source])[0], eos]
-    scores = [float(s) for s in translator.score_ids([source_row] * 2, rows)]
-    if abs(scores[0] - scores[1]) > TIE_TOLERANCE * max(1.0, abs(scores[0])):
-        raise ParityError(_different(name, source, ours.text, theirs.text))
+    log_probs = translator.score_ids([source_row] * 2, rows)
+    alpha = request.options.length_penalty
+    scores = [
+        float(log_prob) / float(length_penalty(len(row), alpha))
+        for log_prob, row in zip(log_probs, rows, strict=True)
+    ]
+    is_tie = abs(scores[0] - scores[1]) <= TIE_TOLERANCE * max(1.0, abs(scores[0]))
+    if not is_tie or translator.target.decode([theirs.tokens]) != [theirs.text]:
+        raise ParityError(_different(name, source, _shown(ours), _shown(theirs)))
     return Tie(
         source=source,
         keras_ids=rows[0],
@@ -297,8 +330,12 @@ def _score_difference(
 def _different(name: str, source: str, expected: str, received: str) -> str:
     return (
         f"{name} must give what Keras gives. Report this with the model's configuration. "
-        f"Received: {received!r} for {expected!r} (source {source[:200]!r})"
+        f"Received: {received} for {expected} (source {source[:200]!r})"
     )
+
+
+def _shown(hypothesis: Hypothesis) -> str:
+    return f"{hypothesis.text!r}{'' if hypothesis.finished else ' (cut)'}"
 
 
 def with_end(hypothesis: Hypothesis, eos_id: int) -> list[int]:

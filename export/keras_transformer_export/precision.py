@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from keras_transformer_export.graph_passes import Graph
 from keras_transformer_export.graph_passes.local_weights import PRODUCTS, make_weights_shared
 from keras_transformer_export.graph_passes.nodes import Node, Region
 from keras_transformer_export.int8 import quantize_int8
-from keras_transformer_export.stored_weights import Change, shorten_names, weight
+from keras_transformer_export.stored_weights import Change, finished, weight
 
 __all__ = ["TWINS", "Change", "file_name", "quantize_int8", "to_float16"]
 
@@ -58,9 +57,7 @@ def to_float16(model: ModelProto) -> tuple[ModelProto, Change]:
             f"model must have constant float32 matrices of {LEAST_ELEMENTS} elements or more. "
             "Pass the graph that was exported in float32. Received: a graph without one"
         )
-    halved = graph.to_model()
-    shorten_names(halved)
-    onnx.checker.check_model(halved, full_check=True)
+    halved = finished(graph)
     return halved, Change(stored, 0, kept, model.ByteSize(), halved.ByteSize())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from onnx import AttributeProto, GraphProto, ModelProto
 
 from keras_transformer_export.graph_passes import Graph
@@ -47,6 +48,14 @@ def weight(graph: Graph, name: str) -> np.ndarray | None:
             f"form. Train the model again, or export it in float32 only. Received: {name}"
         )
     return array
+
+
+def finished(graph: Graph) -> ModelProto:
+    """Return the checked model of a graph whose weights are stored in fewer bytes."""
+    model = graph.to_model()
+    shorten_names(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def shorten_names(model: ModelProto) -> None:

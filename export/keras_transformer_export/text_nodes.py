@@ -7,9 +7,13 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, helper, numpy_helper
 from onnx.parser import parse_graph
 
+from keras_transformer.text.protobuf import bytes_field, fields
 from keras_transformer.text.unknowns import Unknowns
 
 CONTRIB = "ai.onnx.contrib"
+# Fields of a SentencePiece model, and of its pieces and its normalizer what only encoding needs.
+PIECES_FIELD, NORMALIZER_FIELD = 1, 3
+SCORE_FIELD = TABLE_FIELD = 2
 
 # The end id comes from the tokenizer (add_eos).
 PIECES = """
@@ -129,7 +133,12 @@ def add_text_nodes(
         source,
         _encode_constants(pad_id) | ({} if unknowns is None else _settle_constants(unknowns)),
     )
-    decode = _graph(DECODE, "SentencepieceDecoder", target, _decode_constants(eos_id, skipped_ids))
+    decode = _graph(
+        DECODE,
+        "SentencepieceDecoder",
+        decoding_only(target),
+        _decode_constants(eos_id, skipped_ids),
+    )
     core = model.graph
     inputs = [encode.input[0], *(value for value in core.input if value.name != "source_ids")]
     graph = helper.make_graph(
@@ -145,6 +154,44 @@ def add_text_nodes(
     joined.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     onnx.checker.check_model(joined)
     return joined
+
+
+def decoding_only(tokenizer: bytes) -> bytes:
+    """Return a SentencePiece model that decodes as before, cannot encode, and is much smaller.
+
+    Scores of pieces are left out. The table by which texts are normalized, a quarter of a megabyte,
+    becomes the shortest there is: SentencePiece writes a line on the screen where there is none.
+    """
+    kept, position = [], 0
+    for number, start, end in fields(tokenizer):
+        content = tokenizer[start:end]
+        if number == PIECES_FIELD:
+            kept.append(bytes_field(number, _without(content, SCORE_FIELD)))
+        elif number == NORMALIZER_FIELD:
+            rest = _without(content, TABLE_FIELD)
+            kept.append(bytes_field(number, rest + bytes_field(TABLE_FIELD, _shortest_table())))
+        else:
+            kept.append(tokenizer[position:end])
+        position = end
+    return b"".join(kept)
+
+
+def _shortest_table() -> bytes:
+    """A normalization table of one rule, for a character of private use."""
+    from sentencepiece import SentencePieceNormalizer, set_min_log_level
+
+    set_min_log_level(2)  # it logs what it builds
+    spec = SentencePieceNormalizer(norm_map=[("\ue000", "\ue001")]).serialized_normalizer_spec()
+    return next(spec[start:end] for number, start, end in fields(spec) if number == TABLE_FIELD)
+
+
+def _without(message: bytes, dropped: int) -> bytes:
+    kept, position = [], 0
+    for number, _, end in fields(message):
+        if number != dropped:
+            kept.append(message[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def _graph(

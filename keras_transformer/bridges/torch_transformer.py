@@ -62,7 +62,7 @@ def from_torch(state_dict: Mapping[str, Any], model: Transformer, prefix: str = 
         raise ValueError(
             f"model must be a keras_transformer.Transformer. Received: model={model!r}"
         )
-    _check_model(model)
+    check_textbook_attention(model, "torch.nn.Transformer")
     shapes = _below(prefix, state_dict)
     _check_sizes(shapes, model)
     copies = list(_copies(model))
@@ -78,25 +78,30 @@ def from_torch(state_dict: Mapping[str, Any], model: Transformer, prefix: str = 
             copy.variable.assign(np.zeros(copy.variable.shape, "float32"))
 
 
-def _check_model(model: Transformer) -> None:
-    """Refuse a model that computes something that torch cannot."""
+def check_textbook_attention(model: Transformer, other: str) -> None:
+    """Refuse a model whose attention `other`, which has only that of the paper, cannot compute.
+
+    Raises:
+        ValueError: rotary positions, heads of another size than d_model / num_heads, or another
+            similarity than `ScaledDot`.
+    """
     config = model.config
     if config.positions == "rotary":
         raise ValueError(
-            "positions must be sinusoidal or learned: torch.nn.Transformer does not turn queries "
-            "and keys. Received: positions='rotary'"
+            f"positions must be sinusoidal or learned: {other} does not turn queries and keys. "
+            "Received: positions='rotary'"
         )
     for name, size in (("key_dim", config.key_size), ("value_dim", config.value_size)):
         if size * config.num_heads != config.d_model:
             raise ValueError(
-                f"{name} must be d_model / num_heads, as in torch.nn.Transformer: leave it None. "
+                f"{name} must be d_model / num_heads, as in {other}: leave it None. "
                 f"Received: {name}={size}, d_model={config.d_model}, num_heads={config.num_heads}"
             )
     attentions = [layer.self_attention for layer in (*model.encoder.layers, *model.decoder.layers)]
     attentions += [layer.cross_attention for layer in model.decoder.layers]
     if any(type(attention.similarity) is not ScaledDot for attention in attentions):
         raise ValueError(
-            "similarity must be 'scaled_dot', the only one of torch.nn.Transformer. "
+            f"similarity must be 'scaled_dot', the only one of {other}. "
             f"Received: similarity={config.similarity!r}"
         )
 

@@ -82,7 +82,7 @@ def _keras(path: Path) -> Translate:
 
 
 def _saved_model(path: Path) -> Translate:
-    from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
+    from keras_transformer_export.runtime import SavedModelTranslator
 
     translator = SavedModelTranslator(path)
     return lambda texts: [hypotheses[0].text for hypotheses in translator.translate(texts)]

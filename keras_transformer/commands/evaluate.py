@@ -15,11 +15,11 @@ from rich.text import Text
 from keras_transformer import backend
 from keras_transformer.commands import screen
 from keras_transformer.data.corpus import Pair
+from keras_transformer.evaluation import LABELS
 from keras_transformer.recipe import RunConfig
 from keras_transformer.search_options import SearchOptions
 
 SAMPLES = 5
-NAMES = {"wer": "WER", "per": "PER", "bleu": "BLEU", "chrf": "chrF"}
 
 
 def run(
@@ -110,7 +110,7 @@ def show(found: Any) -> None:
     table.add_column(style="dim")
     for measure in found.measures:
         value = f"{measure.value:.2f} {measure.unit}".rstrip()
-        table.add_row(f"  {NAMES[measure.name]}", Text(value, "bold"), measure.note)
+        table.add_row(f"  {LABELS[measure.name]}", Text(value, "bold"), measure.note)
     perplexity = f"nats a target token; perplexity {math.exp(found.cross_entropy):.2f}"
     table.add_row("  cross entropy", f"{found.cross_entropy:.3f}", perplexity)
     cut = sum(not hypothesis.finished for hypothesis in found.hypotheses)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from keras_transformer import backend
 from keras_transformer.cluster import Cluster
 from keras_transformer.commands import screen
+from keras_transformer.evaluation import LABELS
 from keras_transformer.recipe import RunConfig, find_recipe, recipe_names
 
 LONGEST_EXAMPLE = 28
@@ -189,18 +190,24 @@ def _interrupted(folder: Path, step: int) -> None:
 
 
 def _closing(result: Any, folder: Path) -> None:
-    loss = "" if result.best_loss is None else f"Best validation loss {result.best_loss:.3f}"
+    best, patience = _in_words(result.best), result.run.recipe.training.patience
     if result.reason == "finished":
+        further = "--max-steps or --max-minutes"
+        if result.best.is_out_of(patience):
+            further = f"training.patience (now {patience}) in the recipe"
         screen.say(
             f"\nThis run is finished: step {result.step:,} after "
-            f"{screen.duration(result.seconds)}. {loss}.\nA higher --max-steps or --max-minutes "
+            f"{screen.duration(result.seconds)}. {best}.\nA higher {further} "
             "trains it further; another --run-folder starts anew."
         )
     else:
-        ended = "time is up" if result.reason == "time" else "all steps done"
+        ended = {
+            "time": "time is up",
+            "patience": f"{result.best.waited} evaluations without a better one",
+        }.get(result.reason, "all steps done")
         screen.say(
             f"\nTrained {result.step:,} steps in {screen.duration(result.seconds)} ({ended}). "
-            f"{loss}, kept."
+            f"{best}, kept."
         )
     name = shlex.quote(str(folder))
     bundle = shlex.quote(str(Path("exported") / folder.name))
@@ -211,6 +218,14 @@ def _closing(result: Any, folder: Path) -> None:
             f"keras-transformer export {name} {bundle}",
         ]
     )
+
+
+def _in_words(best: Any) -> str:
+    """Name the measure and the value of a `Best`."""
+    if best.value is None:
+        return ""
+    label, digits = (LABELS[best.metric], 2) if best.metric in LABELS else ("loss", 3)
+    return f"Best validation {label} {best.value:.{digits}f}"
 
 
 def _example(run: Any) -> str:

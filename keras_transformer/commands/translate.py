@@ -15,7 +15,7 @@ from keras_transformer.hypothesis import Hypothesis
 from keras_transformer.text.validation import check_text
 
 CHUNK = 1024  # lines that are sorted by length together
-SHORT_CHUNK = 256  # where a bar is to move
+SHORT_CHUNK = 128  # where a bar is to move
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Translate = Callable[[list[str]], list[list[Hypothesis]]]
 
@@ -121,6 +121,8 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
     if any((model / name).is_file() for name in ("config.yaml", "config.json")):
         return _open_trained(model, device, options)
+    if model.name == "saved_model" and (model.parent / "manifest.json").is_file():
+        return _open_saved_model(model, device, options)
     if model.suffix == ".onnx" or (model / "manifest.json").is_file():
         # No TensorFlow in this process: both carry a copy of the same native library.
         from keras_transformer_export.runtime import OnnxTranslator
@@ -129,7 +131,7 @@ def _open(model: Path, device: str, options: dict[str, Any]) -> Translate:
             return _open_saved_model(model, device, options)
         translator = OnnxTranslator(model, device=device)  # type: ignore[arg-type]
         return lambda texts: translator.translate(texts, **options)
-    what = "does not exist" if not model.exists() else "is neither"
+    what = "does not exist" if not model.exists() else "is none of these"
     raise ValueError(
         "The model must be the folder of a training run or of a Marian model, an exported folder, "
         "or an .onnx file. "
@@ -148,7 +150,7 @@ def _open_trained(model: Path, device: str, options: dict[str, Any]) -> Translat
 def _open_saved_model(model: Path, device: str, options: dict[str, Any]) -> Translate:
     """Open a bundle that was exported without ONNX."""
     _start_tensorflow(device)
-    from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
+    from keras_transformer_export.runtime import SavedModelTranslator
 
     translator = SavedModelTranslator(model)
     return lambda texts: translator.translate(texts, **options)

@@ -1,14 +1,16 @@
 """Batches of token ids in few static shapes, in an order that only seed, epoch and step decide."""
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from keras_transformer.data.corpus import check_reiterable
+from keras_transformer.data.corpus import check_reiterable, corpus_identity
 from keras_transformer.data.pool import Encoder, Pool, empty_pool, join
 from keras_transformer.data.shapes import (
     Shape,
@@ -19,6 +21,7 @@ from keras_transformer.data.shapes import (
     make_shape,
     merge_leftovers,
 )
+from keras_transformer.data.stored_pools import Read, StoredPools
 from keras_transformer.text.tokenizer import Tokenizer
 
 _POOL_SIZE = 131_072
@@ -94,6 +97,9 @@ class BatchStream:
         num_shapes: the most shapes of batches.
         decoder_start_id: what `target_in` begins with; None: the target tokenizer's begin id.
         pool_size: pairs that are shuffled together.
+        cache: a folder of this corpus's own, where it is kept as ids, so that each pair is
+            tokenized once and not in every epoch and every process; None: nothing is kept. Only
+            for corpora that say who they are (`identity`), as those of this package do.
 
     Raises:
         ValueError: for an argument out of range, an iterator in place of a corpus, a corpus
@@ -116,6 +122,7 @@ class BatchStream:
         num_shapes: int = 16,
         decoder_start_id: int | None = None,
         pool_size: int = _POOL_SIZE,
+        cache: Path | None = None,
     ):
         counts = {
             "batch_tokens": batch_tokens,
@@ -142,6 +149,12 @@ class BatchStream:
         self._source, self._target, self._start_id = source, target, start
         self._seed, self._shuffle = seed, shuffle
         self._encoder = Encoder(source, target, max_source_length, max_target_length, overlong)
+        about = {
+            "corpus": corpus_identity(pairs) if cache else "",
+            "tokenizers": [hashlib.sha256(t.serialized).hexdigest() for t in (source, target)],
+            "limits": [max_source_length, max_target_length, overlong, pool_size],
+        }
+        self._stored = StoredPools(cache, about)
         self._first_pool = self._read_first_pool()
         self._shapes = self._choose_shapes(
             batch_tokens, num_shapes, (max_source_length, max_target_length)
@@ -205,8 +218,8 @@ class BatchStream:
                 pass
         return divmod(step, self.steps_per_epoch) if self.steps_per_epoch else (0, step)
 
-    def _read_first_pool(self) -> "_Read":
-        read = next(self._read_pools(iter(self._pairs), 0), None)
+    def _read_first_pool(self) -> Read:
+        read = next(self._read_pools(0, 0), None)
         if read is None or not read.pairs:
             raise ValueError(
                 "pairs must have at least one pair. Check the corpus and how it was split. "
@@ -216,7 +229,7 @@ class BatchStream:
             raise ValueError(_all_overlong(read.pairs))
         return read
 
-    def _recording_failure(self, reads: Iterator["_Read"]) -> Iterator["_Read"]:
+    def _recording_failure(self, reads: Iterator[Read]) -> Iterator[Read]:
         """Keeps the error of a bad pair, since tf.data turns it into one of its own."""
         try:
             yield from reads
@@ -224,20 +237,34 @@ class BatchStream:
             self.failure = error
             raise
 
-    def _pools(self) -> Iterator["_Read"]:
+    def _pools(self) -> Iterator[Read]:
         yield self._first_pool
         if not self._first_pool.last:
-            first = self._first_pool.pairs
-            yield from self._read_pools(islice(self._pairs, first, None), first)
+            yield from self._read_pools(1, self._first_pool.pairs)
 
-    def _read_pools(self, pairs: Iterator[Any], first: int) -> Iterator["_Read"]:
+    def _read_pools(self, number: int, first: int) -> Iterator[Read]:
+        """Yields the pools from a number on, which begins with pair `first`: kept ones, then new.
+
+        Tokenizing goes on where what was kept ends, as it does in a run that was interrupted.
+        """
+        while (kept := self._stored.load(number)) is not None:
+            yield kept
+            if kept.last:
+                return
+            number, first = number + 1, first + kept.pairs
+        for new in self._tokenized(islice(self._pairs, first, None), first):
+            self._stored.save(number, new)
+            yield new
+            number += 1
+
+    def _tokenized(self, pairs: Iterator[Any], first: int) -> Iterator[Read]:
         following: list[Any] = []
         while True:
             pool, count, overlong = self._encoder.pool(
                 chain(following, pairs), self._pool_size, first
             )
             following = list(islice(pairs, 1))
-            yield _Read(pool, count, overlong, last=not following)
+            yield Read(pool, count, overlong, last=not following)
             if not following:
                 return
             first += count
@@ -288,15 +315,6 @@ class BatchStream:
         target_in[real, 0] = self._start_id
         target_out[real, pool.target.lengths[members]] = self._target.eos_id
         return Batch(source_ids, target_in, target_out)
-
-
-class _Read(NamedTuple):
-    """A pool, the pairs read for it, the overlong ones among them, and whether that was all."""
-
-    pool: Pool
-    pairs: int
-    overlong: int
-    last: bool
 
 
 def _lengths(pool: Pool) -> tuple[np.ndarray, np.ndarray]:

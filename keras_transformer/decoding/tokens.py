@@ -38,7 +38,7 @@ class TokenRules(NamedTuple):
     def forbid(self, scores, step, forbidden):
         """Return a flattened table of scores in which what may not come at `step` is FORBIDDEN.
 
-        Three tokens of a row are overwritten: adding to all of them takes far longer.
+        A few tokens of each row are overwritten: adding to all of them takes far longer.
 
         Args:
             scores: float32 `[rows * V]`.

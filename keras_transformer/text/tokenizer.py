@@ -5,9 +5,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from keras_transformer.files import replacing
@@ -20,8 +18,6 @@ from keras_transformer.text.sentencepiece_training import (
 )
 from keras_transformer.text.unknowns import Unknowns
 from keras_transformer.text.validation import check_texts
-
-_SAMPLING = Lock()
 
 
 class Tokenizer:
@@ -199,38 +195,6 @@ class Tokenizer:
         rows = self._processor.encode(check_texts(texts))
         return rows if self._unknowns is None else self._unknowns.apply(rows)
 
-    def sample(self, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-        """Returns the ids of one random cut of each text into pieces (subword regularisation).
-
-        With a unigram model, a cut is drawn with a probability proportional to p^alpha, p being
-        the model's own: the smaller alpha, the wilder (Kudo 2018, https://arxiv.org/abs/1804.10959;
-        0.1 to 0.5 is usual). With a bpe model, each merge is left out with probability alpha
-        (BPE-dropout, Provilkov et al. 2020, https://arxiv.org/abs/1910.13267; 0.1 is usual).
-        Equal texts, alpha and seed give equal ids, whatever else the process samples.
-
-        Args:
-            texts: any number of texts.
-            alpha: above 0, at most 1.
-            seed: an integer from 0 to 2**32 - 1.
-
-        Raises:
-            ValueError: a text that `encode` refuses, an argument out of range, or a model that
-                has only one cut of a text: of characters or words.
-        """
-        if not 0 < alpha <= 1:
-            raise ValueError(
-                f"alpha must be above 0 and at most 1. Use encode for none. Received: alpha={alpha}"
-            )
-        checked = check_texts(texts)
-        try:
-            rows = _sampled(self._processor, checked, alpha, seed)
-        except RuntimeError as error:
-            raise ValueError(
-                "Sampling needs a unigram or bpe model: words and characters can be cut in one "
-                f"way only. Set alpha to 0 and use encode. Received: alpha={alpha} ({error})"
-            ) from None
-        return rows if self._unknowns is None else self._unknowns.apply(rows)
-
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each row of ids.
 
@@ -321,20 +285,6 @@ def _make_processor(serialized: bytes, argument: str) -> Any:
         f"{argument} must be a whole SentencePiece model with pad, unk and eos ids. "
         f"Make one with Tokenizer.train. Received: {_size(serialized)} ({reason})"
     )
-
-
-def _sampled(processor: Any, texts: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-    """Samples in a thread of its own: SentencePiece seeds its generator once for each thread."""
-    spm = import_sentencepiece()
-
-    def draw() -> list[list[int]]:
-        spm.set_random_generator_seed(seed)
-        return processor.encode(
-            texts, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
-        )
-
-    with _SAMPLING, ThreadPoolExecutor(max_workers=1) as thread:  # the seed is of the process
-        return thread.submit(draw).result()
 
 
 def _skipped_ids(processor: Any) -> tuple[int, ...]:

@@ -12,11 +12,17 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from keras_transformer.files import replacing
-from keras_transformer.training.checkpoints import Progress, save_checkpoint
+from keras_transformer.data.batching import BatchStream
+from keras_transformer.evaluation import LABELS
+from keras_transformer.training.averaging import AverageLast
+from keras_transformer.training.best import Best
+from keras_transformer.training.checkpoints import Progress, save_checkpoint, save_inference_model
 from keras_transformer.training.distribution import ONE, Place
+from keras_transformer.training.translation_quality import TranslationQuality
 
-__all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt"]
+__all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt", "TranslationQuality"]
+
+WIDTH = 80  # of a terminal
 
 
 class StopAt(keras.callbacks.Callback):
@@ -32,14 +38,15 @@ class StopAt(keras.callbacks.Callback):
 
     Attributes:
         step: steps so far.
-        reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None.
+        reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None; `patience`
+            where `KeepCheckpoints` ended it.
     """
 
     def __init__(self, max_steps, max_minutes=None, seconds_before=0.0, step=None, place=ONE):
         super().__init__()
         self.step = step or 0
-        self._steps_before = step
         self.place = place
+        self._steps_before = step
         self._agreed = None
         self.max_steps = max_steps
         self.max_seconds = None if max_minutes is None else 60 * max_minutes
@@ -129,17 +136,22 @@ class CosineToTheEnd(keras.callbacks.Callback):
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """Writes a checkpoint at each end of an epoch, and `best.keras` when the loss is lowest.
+    """Writes a checkpoint at each end of an epoch, and `best.keras` when the model is the best yet.
 
-    `best.keras` is for inference: it has no optimizer state.
+    `best.keras` is for inference: it has no optimizer state. The best is that of a validation
+    measure: the loss, or one that `TranslationQuality` has logged. Training ends where `patience`
+    evaluations have brought nothing better.
 
     A loss that is not a number ends training with a `ValueError` that names the step.
 
     Args:
         folder: the run folder.
         stop: the `StopAt`, which knows the time spent.
-        best: lowest validation loss so far, or None.
+        best: what the best is, and its value in earlier sessions; None: the lowest loss.
         tokenizers: their `fingerprints`, which a checkpoint holds on to.
+        average: an `AverageLast` that stands before this callback; its mean of weights is kept
+            where it is the best by the same measure.
+        patience: evaluations without a better model after which training ends; None: never.
         place: where training happens; the first of its processes writes.
     """
 
@@ -147,27 +159,35 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self,
         folder: Path,
         stop: StopAt,
-        best: float | None = None,
+        best: Best | None = None,
         tokenizers: list[str] | None = None,
+        average: AverageLast | None = None,
+        patience: int | None = None,
         place: Place = ONE,
     ):
         super().__init__()
         self.place = place
+        self.patience = patience
+        self.average = average
         self.tokenizers = tokenizers
         self.folder = Path(folder)
         self.stop = stop
-        self.best = best
+        self.best = best or Best()
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
         for name in ("loss", "val_loss"):
             self._check_finite(name, logs)
-        loss = logs.get("val_loss")
-        if loss is not None and (self.best is None or loss < self.best):
-            self.best = float(loss)
-            if self.place.first:
-                with self.place.alone():
-                    save_inference_model(self.model, self.folder / "best.keras")
+        chosen = self.best.judge(
+            [logs.get(f"val_{self.best.metric}"), logs.get(f"val_averaged_{self.best.metric}")]
+        )
+        if chosen is not None and self.place.first:
+            weights = self.average.weights if self.average is not None and chosen == 1 else None
+            with self.place.alone():
+                save_inference_model(self.model, self.folder / "best.keras", weights)
+        if self.best.is_out_of(self.patience) and self.stop.reason is None:
+            self.stop.reason = "patience"
+            self.model.stop_training = True
         self._save()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -195,32 +215,33 @@ class KeepCheckpoints(keras.callbacks.Callback):
         progress = Progress(
             step=self.stop.step,
             seconds=self.stop.seconds,
-            best=self.best,
+            best=self.best.value,
             tokenizers=self.tokenizers,
+            best_by=self.best.metric,
+            waited=self.best.waited,
         )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
-
-
-def save_inference_model(model: Any, path: Path) -> None:
-    """Save the weights for inference, without optimizer and in float32, atomically."""
-    copy = type(model).from_config(model.get_config() | {"dtype": "float32"})
-    copy.set_weights(model.get_weights())
-    with replacing(path) as aside:
-        copy.save(aside)
 
 
 class ProgressLine(keras.callbacks.Callback):
     """One live line while it trains, one lasting line for each epoch of `fit`.
 
+    Adds `target_tokens_per_second` (real ones, while training) and `padding` (the share of all
+    positions) to the logs.
+
     Args:
         stop: the `StopAt`.
         console: where to write.
+        stream: the `BatchStream` that is trained on.
+        metric: what an epoch's line shows beside the losses; `loss`: the token accuracy.
     """
 
-    def __init__(self, stop: StopAt, console: Console):
+    def __init__(self, stop: StopAt, console: Console, stream: BatchStream, metric: str = "loss"):
         super().__init__()
+        self.metric = metric
         self.stop = stop
         self.console = console
+        self.stream = stream
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
@@ -229,25 +250,48 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_began = time.monotonic()
+        self._speed = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
+        self._speed = self.model.tokens_seen / (time.monotonic() - self._epoch_began)
         if self.stop.reason == "interrupt":
             self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
             return
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now
-            speed = self.model.tokens_seen / (now - self._epoch_began)
             text = f"{self._place()}/{self.stop.max_steps:,}  loss {(logs or {})['loss']:.3f}"
-            self._live.update(f"{text}  {speed:,.0f} target tokens/s", refresh=True)
+            speed = f"{self._speed:,.0f} target tokens/s, {100 * self._padding:.0f} % padding"
+            self._live.update(f"{text}  {speed}", refresh=True)
+
+    @property
+    def _padding(self) -> float:
+        return self.stream.statistics().padding_waste
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
-        text = f"{self._place()}  loss {logs['loss']:.3f}"
-        if "val_loss" in logs:
-            accuracy = 100 * logs["val_token_accuracy"]
-            text += f"  validation {logs['val_loss']:.3f}  token accuracy {accuracy:.1f} %"
-        self.console.print(text, highlight=False)
+        logs = {} if logs is None else logs
+        logs["target_tokens_per_second"] = round(self._speed, 1)
+        logs["padding"] = round(self._padding, 4)
+        line = self._place()
+        for part in (f"loss {logs['loss']:.3f}", *self._validation(logs)):
+            if len(line) + 2 + len(part) <= WIDTH:  # what matters most comes first
+                line += f"  {part}"
+        self.console.print(line, highlight=False)
+
+    def _validation(self, logs: dict[str, Any]) -> list[str]:
+        """Say what validation found; where the mean of weights was tried, with its value."""
+        if "val_loss" not in logs:
+            return []
+        parts = [f"validation {logs['val_loss']:.3f}"]
+        own, averaged = logs.get(f"val_{self.metric}"), logs.get(f"val_averaged_{self.metric}")
+        digits = 3 if self.metric == "loss" else 1
+        if self.metric != "loss" and own is not None:
+            parts.append(f"{LABELS[self.metric]} {own:.{digits}f}")
+        if averaged is not None:
+            parts.append(f"averaged {averaged:.{digits}f}")
+        elif self.metric == "loss":
+            parts.append(f"token accuracy {100 * logs['val_token_accuracy']:.1f} %")
+        return parts
 
     def on_train_end(self, logs=None):
         self.close()

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.files import replacing
 from keras_transformer.text.tokenizer import Tokenizer
-from keras_transformer.training.array_files import read_arrays, write_arrays
 
 KEPT = 2
 
@@ -27,17 +28,17 @@ class Progress:
         step: optimizer steps so far.
         seconds: training time so far.
         best: the best value so far of what the run's model is chosen by.
-        waited: evaluations since then.
-        averaged: whether the average of snapshots has been tried at this step.
         tokenizers: `fingerprints` of the source and the target tokenizer.
+        best_by: what `best` is a value of; checkpoints of older versions have the loss only.
+        waited: evaluations since `best`.
     """
 
     step: int
     seconds: float
     best: float | None
-    waited: int = 0
-    averaged: bool = False
     tokenizers: list[str] | None = None
+    best_by: str = "loss"
+    waited: int = 0
 
 
 def fingerprints(source: Tokenizer, target: Tokenizer) -> list[str]:
@@ -109,6 +110,20 @@ def restore_checkpoint(
             + "\n".join(damaged)
         )
     return None, []
+
+
+def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | None = None) -> None:
+    """Save a model for inference, without optimizer and in float32, atomically.
+
+    Args:
+        model: the one that is trained, in any precision.
+        path: a `.keras` file.
+        weights: other weights for it; None: its own.
+    """
+    copy = type(model).from_config(model.get_config() | {"dtype": "float32"})
+    copy.set_weights(model.get_weights() if weights is None else weights)
+    with replacing(path) as aside:
+        copy.save(aside)
 
 
 def _check_tokenizers(path: Path, trained: list[str] | None, given: list[str] | None) -> None:

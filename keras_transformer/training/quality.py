@@ -13,13 +13,16 @@ from keras_transformer.data.corpus import Pair, group_references
 from keras_transformer.hypothesis import Hypothesis
 
 Examples = list[tuple[str, list[str]]]
-METRICS = ("bleu", "wer")
+METRICS = tuple(evaluation.LABELS)
+# What a task's own metric is reported with.
+TASKS = {"bleu": ("bleu", "chrf"), "wer": ("wer", "per")}
+GATHERED = ("wer", "per", "exact_match")
 Tokenize = Literal["13a", "none"]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number about a translator.
+    """One number about a translator: `name` is one of `METRICS`.
 
     `note` says what it means; for BLEU and chrF it is sacrebleu's signature.
     """
@@ -50,9 +53,9 @@ class Assessment:
 def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) -> Examples:
     """Return (source, references) of a corpus.
 
-    For WER the targets of equal sources are references of one example, since a word may have
-    several pronunciations. BLEU and chrF take each pair as an example of its own, as test sets
-    of translation have it.
+    For WER, PER and exact match the targets of equal sources are references of one example, since
+    a word may have several pronunciations. BLEU and chrF take each pair as an example of its own,
+    as test sets of translation have it.
 
     Args:
         pairs: (source, target) texts.
@@ -62,11 +65,10 @@ def take_examples(pairs: Iterable[Pair], metric: str, limit: int | None = None) 
     Raises:
         ValueError: an unknown metric, or a limit below 1.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
+    _check_metric(metric, METRICS)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, or None for all. Received: limit={limit}")
-    if metric == "wer":
+    if metric in GATHERED:
         return group_references(pairs)[:limit]
     return [(source, [target]) for source, target in islice(pairs, limit)]
 
@@ -90,8 +92,7 @@ def assess(
     Raises:
         ValueError: no examples, an unknown metric, or an option out of range.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}. Received: metric={metric!r}")
+    _check_metric(metric, TASKS)
     if not examples:
         raise ValueError("examples must hold at least one example. Received: none")
     sources = [source for source, _ in examples]
@@ -101,9 +102,8 @@ def assess(
     found = [hypotheses[0] for hypotheses in translator.translate(sources, **options)]
     seconds = time.perf_counter() - started
     texts = [hypothesis.text for hypothesis in found]
-    measures = _word_errors if metric == "wer" else _translation_quality
     return Assessment(
-        measures=measures(texts, references, tokenize),
+        measures=measure(TASKS[metric], texts, references, tokenize),
         hypotheses=found,
         cross_entropy=cross_entropy(translator, examples),
         words_per_second=sum(len(source.split()) for source in sources) / seconds,
@@ -123,30 +123,56 @@ def cross_entropy(translator: Any, examples: Examples) -> float:
     return -float(log_probs.sum(dtype="float64")) / tokens
 
 
-def _word_errors(
-    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenize
+def measure(
+    names: Sequence[str],
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: Tokenize = "13a",
 ) -> list[Measure]:
-    return [
-        Measure(
-            "wer",
-            evaluation.word_error_rate(texts, references),
-            "%",
-            "outputs that equal no reference",
-        ),
-        Measure(
-            "per",
-            evaluation.phoneme_error_rate(texts, references),
-            "%",
-            "wrong symbols, by edit distance to the nearest reference",
-        ),
-    ]
+    """Return the named measures of outputs, in the order of the names.
+
+    Args:
+        names: of `METRICS`.
+        texts: one output for each source.
+        references: for each source the list of its references.
+        tokenize: sacrebleu's tokenizer for BLEU.
+
+    Raises:
+        ValueError: an unknown name, or as the functions of `evaluation`.
+        ImportError: sacrebleu or rapidfuzz is needed and not installed.
+
+    Example:
+        >>> [found] = measure(["wer"], ["R IY D", "K AH T"], [["R EH D", "R IY D"], ["K AE T"]])
+        >>> found.value, found.unit
+        (50.0, '%')
+    """
+    return [_measure(name, texts, references, tokenize) for name in names]
 
 
-def _translation_quality(
-    texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenize
-) -> list[Measure]:
-    scores = {
-        "bleu": evaluation.bleu(texts, references, tokenize=tokenize),
-        "chrf": evaluation.chrf(texts, references),
-    }
-    return [Measure(name, score.value, "", score.signature) for name, score in scores.items()]
+def _measure(
+    name: str, texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: Tokenize
+) -> Measure:
+    _check_metric(name, METRICS)
+    if name in _RATES:
+        rate, note = _RATES[name]
+        return Measure(name, rate(texts, references), "%", note)
+    if name == "bleu":
+        score = evaluation.bleu(texts, references, tokenize=tokenize)
+    else:
+        score = evaluation.chrf(texts, references)
+    return Measure(name, score.value, "", score.signature)
+
+
+_RATES = {
+    "exact_match": (evaluation.exact_match, "outputs that equal a reference"),
+    "wer": (evaluation.word_error_rate, "outputs that equal no reference"),
+    "per": (
+        evaluation.phoneme_error_rate,
+        "wrong symbols, by edit distance to the nearest reference",
+    ),
+}
+
+
+def _check_metric(metric: str, known: Iterable[str]) -> None:
+    if metric not in known:
+        raise ValueError(f"metric must be one of {', '.join(known)}. Received: metric={metric!r}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras.callbacks import CSVLogger
 from rich.console import Console
 
 from keras_transformer import backend
@@ -22,11 +23,14 @@ from keras_transformer.recipe import DataConfig, RunConfig, TrainingConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.starting_point import StartingPoint
 from keras_transformer.text.tokenizer import Tokenizer
+from keras_transformer.training.averaging import AverageLast
+from keras_transformer.training.best import Best
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
     KeepCheckpoints,
     ProgressLine,
     StopAt,
+    TranslationQuality,
 )
 from keras_transformer.training.checkpoints import (
     Progress,
@@ -34,12 +38,15 @@ from keras_transformer.training.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
-from keras_transformer.training.distribution import Place, find_place
+from keras_transformer.training.compilation import compile_shapes
+from keras_transformer.training.distribution import ONE, Place, find_place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
+from keras_transformer.training.quality import METRICS
 from keras_transformer.training.schedules import InverseSquareRoot
 
 HELD_OUT = 500
+SHOWN = 2  # outputs at each evaluation
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class TrainingResult:
     """How a call of `train` ended."""
 
     run: RunFolder
-    reason: str  # steps, time, interrupt; finished: there was nothing left to do
+    reason: str  # steps, time, interrupt, patience; finished: there was nothing left to do
     step: int
     seconds: float
-    best_loss: float | None
+    best: Best
 
 
 def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> TrainingResult:
@@ -65,7 +72,7 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         ValueError: bad data, a folder that holds another run, or a loss that is not a number.
         OSError: the disk is full; earlier checkpoints stay.
     """
-    backend.make_deterministic(recipe.training.seed)
+    backend.make_deterministic(recipe.training.seed, recipe.training.jit_compile)
     place = find_place(recipe.training)
     if not place.first:
         console = Console(quiet=True)
@@ -122,11 +129,14 @@ def _train(
         progress.step if progress else 0,
         place,
     )
-    keep = KeepCheckpoints(run.path, stop, progress.best if progress else None, tokenizers, place)
-    if progress and _is_finished(progress.step, progress.seconds, recipe.training):
-        return TrainingResult(run, "finished", progress.step, progress.seconds, progress.best)
+    best = _best_so_far(progress, recipe.training.best_by)
+    keep = KeepCheckpoints(
+        run.path, stop, best, tokenizers, patience=recipe.training.patience, place=place
+    )
+    if progress and _is_finished(progress.step, progress.seconds, best, recipe.training):
+        return TrainingResult(run, "finished", progress.step, progress.seconds, best)
     _fit(model, run, splits, source, target, stop, keep, console)
-    return TrainingResult(run, stop.reason or "steps", stop.step, stop.seconds, keep.best)
+    return TrainingResult(run, stop.reason or "steps", stop.step, stop.seconds, best)
 
 
 def check_not_empty(splits: Splits, data: DataConfig) -> None:
@@ -232,7 +242,8 @@ def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Trans
         ),
         loss=SmoothedCrossEntropy(training.label_smoothing, config.pad_id),
         metrics=[TokenAccuracy(config.pad_id), Perplexity(config.pad_id)],
-        jit_compile=training.jit_compile,
+        # without a compiler, JAX would make a step operation by operation
+        jit_compile=training.jit_compile or keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -269,24 +280,44 @@ def _fit(
     if start:
         console.print(f"Resuming at step {start:,}", highlight=False)
     batches = make_dataset(
-        splits.train, source, target, seed=training.seed, repeat=True, start_step=start, **options
+        splits.train,
+        source,
+        target,
+        seed=training.seed,
+        repeat=True,
+        start_step=start,
+        cache=run.path / "ids" / "training" if place.first else None,
+        **options,
     )
-    validation = make_dataset(splits.validation, source, target, shuffle=False, **options)
+    ids = run.path / "ids" / "validation" if place.first else None
+    validation = make_dataset(
+        splits.validation, source, target, shuffle=False, cache=ids, **options
+    )
     found = _in_words(stream_of(batches).statistics(), data)
     console.print(f"Batches     {found}", highlight=False)
     if not start and run.recipe.model.start_from is not None:
         loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
-    progress = ProgressLine(stop, console)
-    callbacks: list[keras.callbacks.Callback] = [
-        stop,
-        progress,
-        keep,  # last: what a checkpoint stands for has been logged
-    ]
+    if training.jit_compile and place == ONE:
+        seconds, shapes = compile_shapes(model, batches, validation)
+        stop.seconds_before += seconds
+        console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
     if place.first:
         run.trim_metrics(start)
-        log = keras.callbacks.CSVLogger(str(run.path / "metrics.csv"), append=True)
-        callbacks.insert(2, log)
+    quality = _quality(splits, source, target, run.recipe)
+    progress = ProgressLine(stop, console, stream_of(batches), _shown_metric(training))
+    if training.average_last > 1:
+        folder, count = run.path / "snapshots", training.average_last
+        keep.average = AverageLast(folder, count, validation, quality, place)
+    callbacks: list[keras.callbacks.Callback] = [
+        stop,
+        *([quality] if quality else []),
+        *([keep.average] if keep.average else []),
+        progress,
+        *([_ShowSamples(quality, console)] if quality else []),
+        *([CSVLogger(str(run.path / "metrics.csv"), append=True)] if place.first else []),
+        keep,  # last: what a checkpoint stands for has been logged
+    ]
     if training.schedule == "cosine":
         callbacks.append(CosineToTheEnd(stop, training.peak_learning_rate, training.warmup_steps))
     epoch = start // training.evaluate_every
@@ -306,9 +337,54 @@ def _fit(
         stop.release()
 
 
-def _is_finished(step: int, seconds: float, training: TrainingConfig) -> bool:
+def _is_finished(step: int, seconds: float, best: Best, training: TrainingConfig) -> bool:
     out_of_time = training.max_minutes is not None and seconds >= 60 * training.max_minutes
-    return step >= training.max_steps or out_of_time
+    return step >= training.max_steps or out_of_time or best.is_out_of(training.patience)
+
+
+def _best_so_far(progress: Progress | None, best_by: str) -> Best:
+    """Return the best of earlier sessions; one by another measure says nothing of this one."""
+    if progress is None or progress.best_by != best_by:
+        return Best(best_by)
+    return Best(best_by, progress.best, progress.waited)
+
+
+def _quality(
+    splits: Splits, source: Tokenizer, target: Tokenizer, recipe: RunConfig
+) -> TranslationQuality | None:
+    """Return what measures translations of the first validation pairs that are not too long."""
+    training, most = recipe.training, recipe.data.max_source_length
+    if not training.quality_examples:
+        return None
+    pairs = (pair for pair in splits.validation if len(source.encode([pair[0]])[0]) < most)
+    first = training.quality_metric
+    return TranslationQuality(
+        pairs,
+        source,
+        target,
+        (first, *(name for name in METRICS if name != first)),
+        num_examples=training.quality_examples,
+        best_by=first if training.best_by == "loss" else training.best_by,
+        samples=0,  # `_ShowSamples` does, behind the line of the epoch
+    )
+
+
+def _shown_metric(training: TrainingConfig) -> str:
+    if training.best_by == "loss" and training.quality_examples:
+        return training.quality_metric
+    return training.best_by
+
+
+class _ShowSamples(keras.callbacks.Callback):
+    """Prints a few outputs of the model at the end of an epoch."""
+
+    def __init__(self, quality: TranslationQuality, console: Console):
+        super().__init__()
+        self.quality = quality
+        self.console = console
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.quality.show(self.console, SHOWN)
 
 
 def _in_words(found: Statistics, data: DataConfig) -> str:

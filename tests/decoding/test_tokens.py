@@ -13,22 +13,42 @@ from keras_transformer.decoding.tokens import (
 from keras_transformer.hypothesis import LOWEST_SCORE
 
 
-def test_the_bias_forbids_exactly_the_banned_ids_and_the_pad():
-    bias = TokenRules(5, eos_id=3, pad_id=0, banned_ids=(0, 2)).bias(0)
-    assert bias.dtype == np.float32
-    assert (bias == FORBIDDEN).tolist() == [True, False, True, False, False]
-    assert bias[[1, 3, 4]].tolist() == [0, 0, 0]
+def allowed(rules, step, rows=2):
+    """Scores of 1 after `forbid`, `[rows, V]`: the ids of each row that may come."""
+    table = ops.ones((rows * rules.vocab_size,), "float32")
+    scores = np.asarray(rules.forbid(table, step, rules.forbidden(rows)))
+    assert scores.dtype == np.float32
+    scores = scores.reshape(rows, rules.vocab_size)
+    assert set(scores.ravel().tolist()) == {1.0, FORBIDDEN}
+    return [np.flatnonzero(row == 1.0).tolist() for row in scores]
+
+
+@pytest.mark.jax
+def test_exactly_the_banned_ids_and_the_pad_are_forbidden_in_every_row():
     assert FORBIDDEN < LOWEST_SCORE
-    without_banned = TokenRules(5, eos_id=3, pad_id=0).bias(0)
-    assert (without_banned == FORBIDDEN).tolist() == [True, False, False, False, False]
+    assert allowed(TokenRules(5, eos_id=3, pad_id=0, banned_ids=(0, 2)), 0) == [[1, 3, 4]] * 2
+    assert allowed(TokenRules(5, eos_id=3, pad_id=4, banned_ids=(1,)), 0) == [[0, 2, 3]] * 2
+    assert allowed(TokenRules(5, eos_id=3, pad_id=0), 0, rows=3) == [[1, 2, 3, 4]] * 3
 
 
-@pytest.mark.parametrize("shortest", [np.int32(3), ops.convert_to_tensor(3)])
-def test_the_end_is_forbidden_before_the_shortest_length(shortest):
-    rules = TokenRules(4, eos_id=3, pad_id=0, min_length=shortest)
-    forbidden = [bool(np.asarray(rules.bias(step))[3] < LOWEST_SCORE) for step in range(4)]
-    assert forbidden == [True, True, False, False], "the third token may be the end"
-    assert all(np.asarray(rules.bias(step))[1:3].tolist() == [0, 0] for step in range(4))
+@pytest.mark.jax
+def test_what_may_come_keeps_its_score():
+    rules = TokenRules(4, eos_id=3, pad_id=0)
+    scores = np.arange(8, dtype="float32")
+    found = rules.forbid(ops.convert_to_tensor(scores), 0, rules.forbidden(2))
+    assert np.asarray(found).tolist() == [FORBIDDEN, 1, 2, 3, FORBIDDEN, 5, 6, 7]
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("as_scalar", [np.int32, ops.convert_to_tensor])
+def test_the_end_is_forbidden_before_the_shortest_length(as_scalar):
+    rules = TokenRules(4, eos_id=3, pad_id=0, min_length=as_scalar(3))
+    assert [allowed(rules, step) for step in range(4)] == [
+        [[1, 2]] * 2,
+        [[1, 2]] * 2,
+        [[1, 2, 3]] * 2,  # the third token may be the end
+        [[1, 2, 3]] * 2,
+    ]
 
 
 def test_behind_a_prefix_anything_may_come():

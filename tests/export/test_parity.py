@@ -36,6 +36,9 @@ class FakeTranslator:
             decode=lambda rows: ["".join(map(chr, row)) for row in rows],
             vocab_size=100, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
         )  # fmt: skip
+        self.target = SimpleNamespace(
+            decode=lambda rows: ["".join(map(chr, row)).upper() for row in rows]
+        )
         self.scores = scores
         self.batches = []
         self.asked = []
@@ -56,8 +59,10 @@ def answer(source, /, **changes):
 
 
 def answers(source, count, **changes):
-    """The best of so many hypotheses changed."""
-    others = [answer(f"{source}{rank}", score=-1.0 - rank) for rank in range(1, count)]
+    """So many hypotheses of equal length, the best one changed."""
+    others = [
+        answer(f"{source[:-1]}{chr(96 + rank)}", score=-1.0 - rank) for rank in range(1, count)
+    ]
     return [answer(source, **changes), *others]
 
 
@@ -138,19 +143,53 @@ def test_another_text_or_score_is_fatal(change):
         compare(FakeTranslator(), SENTENCES, {"file": runtime(text7=change)}, {})
 
 
-@pytest.mark.parametrize("change", [{"tokens": [5]}, {"finished": False}], ids=["ids", "finished"])
-def test_other_ids_are_fatal_unless_the_full_model_scores_them_alike(change):
-    other = {"file": runtime(text7=change)}
-    with pytest.raises(ParityError, match="'TEXT7'"):
+OTHER = {"text": "OTHER", "tokens": [ord(c) for c in "other"]}
+
+
+def test_other_ids_are_fatal_unless_the_full_model_scores_them_alike():
+    other = {"file": runtime(text7=OTHER)}
+    with pytest.raises(ParityError, match="'OTHER' for 'TEXT7'"):
         compare(FakeTranslator(scores=(-2.0, -2.0001)), SENTENCES, other, {})
     report = compare(FakeTranslator(scores=(-2.0, -2.000001)), SENTENCES, other, {})
     assert [tie.source for tie in report.runtimes["file"].ties] == ["text7"]
     assert "text7" not in [example.source for example in report.examples]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "another text than its ids"}, "must give what Keras gives"),
+        ({"score": -1.001}, "must give the scores"),
+        ({"score": float("nan")}, "must give the scores"),
+    ],
+    ids=["text", "score", "nan"],
+)
+def test_a_tie_excuses_the_ids_and_nothing_else(change, message):
+    other = {"file": runtime(text7={**OTHER, **change})}
+    with pytest.raises(ParityError, match=message):
+        compare(FakeTranslator(), SENTENCES, other, {})
+
+
+def test_the_same_ids_cut_and_ended_are_no_tie():
+    with pytest.raises(ParityError, match=r"'TEXT7' \(cut\) for 'TEXT7'"):
+        compare(FakeTranslator(), SENTENCES, {"file": runtime(text7={"finished": False})}, {})
+
+
+def test_a_tie_is_one_of_scores_with_the_length_penalty():
+    """By the log-probability alone, two outputs of other lengths would seem alike."""
+    longer = [ord(c) for c in "text7 and more"]
+    other = {"file": runtime(text7={"text": "TEXT7 AND MORE", "tokens": longer})}
+    with pytest.raises(ParityError, match="'TEXT7 AND MORE' for 'TEXT7'"):
+        compare(FakeTranslator(scores=(-2.0, -2.0)), SENTENCES, other, {})
+    ended = [((5 + length) / 6) ** GREEDY.length_penalty for length in (6, len(longer) + 1)]
+    report = compare(FakeTranslator(scores=ended), SENTENCES, other, {})
+    (tie,) = report.runtimes["file"].ties
+    assert (tie.keras_score, tie.other_score) == pytest.approx((1.0, 1.0))
+
+
 def test_more_ties_than_chance_gives_are_fatal():
-    tied = {"file": runtime(text7={"tokens": [5]}, text8={"tokens": [5]})}
-    with pytest.raises(ParityError, match=r"ties in 2 texts, of \d+ hypotheses"):
+    tied = {"file": runtime(text7=OTHER, text8=OTHER)}
+    with pytest.raises(ParityError, match=r"2 ties in \d+ hypotheses"):
         compare(FakeTranslator(), SENTENCES, tied, {})
 
 
@@ -168,7 +207,7 @@ def swapped(hypotheses):
         (swapped, "file must give what Keras gives"),
         (lambda found: found[:1], r"as many hypotheses as Keras.* Received: 1 for \d .*'text7'"),
         (lambda found: [*found, found[-1]], "as many hypotheses as Keras"),
-        (lambda found: [found[0]] * len(found), "file must give what Keras gives"),
+        (lambda found: [found[0]] * len(found), "must give each hypothesis once"),
         (lambda found: [*found[:-1], replace(found[-1], score=-9.0)], "must give the scores"),
     ],
     ids=["swapped", "fewer", "more", "the same twice", "score of the last"],
@@ -182,7 +221,23 @@ def test_every_rank_of_several_hypotheses_counts(change, message):
 def test_two_ranks_that_the_full_model_scores_alike_may_be_swapped():
     translator = FakeTranslator(scores=(-2.0, -2.000001))
     report = compare(translator, SENTENCES, {"file": n_best_runtime(swapped)}, {})
-    assert [tie.source for tie in report.runtimes["file"].ties] == ["text7", "text7"]
+    assert [tie.source for tie in report.runtimes["file"].ties] == ["text7"]
+
+
+def test_two_other_hypotheses_of_one_text_are_two_ties():
+    def others(found):
+        new = [answer(f"new_{rank}", score=h.score) for rank, h in enumerate(found[:2])]
+        return [*new, *found[2:]]
+
+    translator = FakeTranslator(scores=(-2.0, -2.000001))
+    with pytest.raises(ParityError, match="2 ties in"):
+        compare(translator, [f"text{i}" for i in range(40)], {"file": n_best_runtime(others)}, {})
+
+
+def test_a_hypothesis_in_the_place_of_one_that_scores_alike_is_there_once():
+    file = n_best_runtime(lambda found: [found[0], replace(found[0], score=-2.0), *found[2:]])
+    with pytest.raises(ParityError, match="must give each hypothesis once"):
+        compare(FakeTranslator(), SENTENCES, {"file": file}, {})
 
 
 def test_sentences_are_those_given_then_those_held_out_then_random_ones():

@@ -69,6 +69,16 @@ def search(table=None, inner=None, d=16, v=40):
     return model
 
 
+def search_that_looks_up_another_table(rows):
+    """The search, with an embedding [rows, 16] that no product reads; and this table."""
+    model = search()
+    lookup = next(node for node in model.graph.node if node.op_type == "Gather")
+    lookup.input[0] = "other"
+    other = np.random.default_rng(1).normal(size=(rows, 16)).astype("float32")
+    model.graph.initializer.append(numpy_helper.from_array(other, "other"))
+    return model, other
+
+
 def feeds(greedy):
     ids = np.array([0, 5, 39, 7])
     return {"ids": ids, "greedy": np.array(greedy), "steps": np.array(2)}
@@ -104,15 +114,26 @@ def source_ids(translator, words):
     return pad_rows(rows, translator.config.pad_id).astype("int64")
 
 
+@pytest.fixture
+def assert_near(run_onnx):
+    """Check that outputs of two searches differ by less than a share of the largest: (a, b)."""
+
+    def check(model, changed, tolerance=0.1, greedy=True):
+        expected, received = (run_onnx(m, feeds(greedy))[0] for m in (model, changed))
+        assert np.isfinite(expected).all()
+        assert np.abs(received - expected).max() < tolerance * np.abs(expected).max()
+
+    return check
+
+
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize(("twin", "tolerance"), [(quantize_int8, 0.1), (to_float16, 0.01)])
 def test_bodies_within_bodies_are_reached_and_compute_nearly_the_same(
-    twin, tolerance, greedy, run_onnx
+    twin, tolerance, greedy, assert_near
 ):
     model = search()
     changed, _ = twin(model)
-    expected, received = (run_onnx(m, feeds(greedy))[0] for m in (model, changed))
-    assert np.abs(received - expected).max() < tolerance * np.abs(expected).max()
+    assert_near(model, changed, tolerance, greedy)
 
 
 def test_no_product_with_a_matrix_stays_float32():
@@ -130,26 +151,17 @@ def test_a_table_that_is_also_a_weight_is_stored_once():
 
 
 def test_a_small_table_that_no_product_reads_stays_float32():
-    model = search()
-    lookup = next(node for node in model.graph.node if node.op_type == "Gather")
-    lookup.input[0] = "other"
-    other = np.random.default_rng(1).normal(size=(40, 16)).astype("float32")
-    model.graph.initializer.append(numpy_helper.from_array(other, "other"))
+    model, other = search_that_looks_up_another_table(40)
     changed, change = quantize_int8(model)
     assert change.kept == {"other": "a small table"}
     assert any(np.array_equal(array, other) for array in stored(changed, "float32"))
 
 
-def test_a_large_table_is_stored_in_bytes(run_onnx):
-    model = search()
-    lookup = next(node for node in model.graph.node if node.op_type == "Gather")
-    lookup.input[0] = "other"
-    other = np.random.default_rng(1).normal(size=(1024, 16)).astype("float32")
-    model.graph.initializer.append(numpy_helper.from_array(other, "other"))
+def test_a_large_table_is_stored_in_bytes(assert_near):
+    model, _ = search_that_looks_up_another_table(1024)
     changed, _ = quantize_int8(model)
     assert (1024, 16) in [array.shape for array in stored(changed, "uint8")]
-    expected, received = (run_onnx(m, feeds(True))[0] for m in (model, changed))
-    assert np.abs(received - expected).max() < 0.1 * np.abs(expected).max()
+    assert_near(model, changed)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -163,15 +175,13 @@ def test_a_stored_number_is_off_by_half_a_step_at_most(axis):
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-44, 1e30])
-def test_columns_of_zeros_and_of_extreme_numbers_keep_their_result(value, run_onnx):
+def test_columns_of_zeros_and_of_extreme_numbers_keep_their_result(value, assert_near):
     inner = np.random.default_rng(0).normal(size=(16, 16)) / 4
     inner[:, 3] *= 0
     inner[5, 3] = value
     model = search(inner=inner.astype("float32"))
     changed, _ = quantize_int8(model)
-    expected, received = (run_onnx(m, feeds(True))[0] for m in (model, changed))
-    assert np.isfinite(expected).all()
-    assert np.abs(received - expected).max() < 0.1 * np.abs(expected).max()
+    assert_near(model, changed)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -198,7 +208,7 @@ def test_a_graph_is_not_quantized_twice():
         quantize_int8(changed)
 
 
-def test_numbers_that_float16_cannot_hold_stay_float32(run_onnx):
+def test_numbers_that_float16_cannot_hold_stay_float32():
     table = np.random.default_rng(0).normal(size=(40, 16))
     table[3, 3] = 1e9
     model = search(table=table)

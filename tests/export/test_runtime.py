@@ -1,5 +1,7 @@
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from keras_transformer_export.bundle import Bundle, BundleError
 from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.parity import verify_bundle
 from keras_transformer_export.runtime import OnnxTranslator
+from keras_transformer_export.runtime.onnx_sessions import Sessions
 from keras_transformer_export.runtime.text_translator import MOST_CHARACTERS, MOST_ROWS, batches
 from keras_transformer_export.search_inputs import DEFAULTS
 
@@ -22,11 +25,11 @@ README = Path(__file__).parents[2] / "export" / "README.md"
 
 @pytest.fixture(scope="module")
 def onnx_translator(bundle_folder):
-    with OnnxTranslator(bundle_folder / "model.onnx", intra_op_num_threads=1) as translator:
+    with OnnxTranslator(bundle_folder / "model.onnx", threads=1) as translator:
         yield translator
 
 
-def run_python(code, *arguments, folder=None, isolated=False):
+def run_python(code, *arguments, folder=None, isolated=False, timeout=None):
     """Run code in a fresh process that finds the packages, or only installed ones."""
     path = {} if isolated else {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
@@ -36,6 +39,7 @@ def run_python(code, *arguments, folder=None, isolated=False):
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )
 
 
@@ -119,7 +123,7 @@ def test_batches_hold_texts_of_similar_length_and_bound_the_memory(most_texts, m
 def test_a_wide_beam_makes_batches_of_long_texts_smaller(onnx_translator, monkeypatch):
     asked = []
 
-    def run(texts, inputs):
+    def run(session, texts, inputs):
         asked.append(len(texts))
         return Outputs(
             [[""]] * len(texts), np.zeros((len(texts), 1)), np.full((len(texts), 1, 1), 3)
@@ -129,6 +133,93 @@ def test_a_wide_beam_makes_batches_of_long_texts_smaller(onnx_translator, monkey
     for beam_size in (1, 4, 10):
         onnx_translator.translate(["a" * 1024] * 16, beam_size)
     assert asked == [16, *[4] * 4, *[1] * 16]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_texts_are_shared_out_among_threads_and_keep_their_order(
+    bundle_folder, onnx_translator, words, threads
+):
+    with OnnxTranslator(bundle_folder, threads=threads) as translator:
+        for texts in ([], ["a"], ["bead", "a"], ["cafe", "", "bead"], [*words, *words[::-1]]):
+            for options in ({}, {"batch_size": 1}, {"beam_size": 4, "num_hypotheses": 2}):
+                expected = onnx_translator.translate(texts, **options)
+                received = translator.translate(texts, **options)
+                assert [[h.tokens for h in row] for row in received] == [
+                    [h.tokens for h in row] for row in expected
+                ]
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"), [(1, [1]), (2, [1, 1]), (7, [3, 2, 2]), (MOST_ROWS + 6, [3, 3, 32, 32])]
+)
+def test_every_thread_gets_a_part_of_the_texts(bundle_folder, monkeypatch, count, parts):
+    asked = []
+    run = OnnxTranslator._run
+
+    def noted(self, session, texts, inputs):
+        asked.append(len(texts))
+        return run(self, session, texts, inputs)
+
+    monkeypatch.setattr(OnnxTranslator, "_run", noted)
+    with OnnxTranslator(bundle_folder, threads=3) as translator:
+        translator.translate(["ab"] * count)
+    assert sorted(asked) == sorted(parts)
+
+
+@pytest.mark.parametrize("threads", [True, 1.5, "2", -1])
+def test_a_number_of_threads_must_be_one(bundle_folder, threads):
+    with pytest.raises(ValueError, match="threads must be an integer from 1 .*, or None for all"):
+        OnnxTranslator(bundle_folder, threads=threads)
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_translator_is_not_copied(onnx_translator, way):
+    with pytest.raises(TypeError, match="Open one in each process, and share one among threads"):
+        way(onnx_translator)
+
+
+def test_translations_that_run_end_as_usual_when_it_is_closed(bundle_folder, monkeypatch, words):
+    translator = OnnxTranslator(bundle_folder, threads=2)
+    get = Sessions.get
+
+    def closing(sessions, threads):
+        translator.close()  # after the call began, before its texts are shared out
+        return get(sessions, threads)
+
+    monkeypatch.setattr(Sessions, "get", closing)
+    assert len(translator.translate(words[:9])) == 9
+    with pytest.raises(ValueError, match="this one was closed"):
+        translator.translate(["a"])
+
+
+FORKED = """
+import os, sys
+from keras_transformer_export.runtime import OnnxTranslator
+with OnnxTranslator(sys.argv[1], threads=2) as translator:
+    expected = translator.translate(sys.argv[2:])
+    child = os.fork()
+    if not child:
+        os._exit(translator.translate(sys.argv[2:]) != expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert translator.translate(sys.argv[2:]) == expected
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_it_goes_on_in_a_forked_process(bundle_folder):
+    finished = run_python(FORKED, bundle_folder, "ab", "cafe", "bead", timeout=60)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_file_that_was_replaced_while_open_is_refused(bundle_folder, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes((bundle_folder / "model.onnx").read_bytes())
+    with OnnxTranslator(path, threads=2) as translator:
+        assert len(translator.translate(["ab"])) == 1
+        path.write_bytes(b"another model")
+        with pytest.raises(ValueError, match="must stay as it is while it is in use"):
+            translator.translate(["ab", "a"])
+        assert len(translator.translate(["ab"])) == 1
 
 
 @pytest.mark.parametrize(
@@ -201,8 +292,8 @@ def test_it_opens_in_under_two_seconds(bundle_folder):
 def test_arguments_out_of_range_are_refused(bundle_folder):
     with pytest.raises(ValueError, match="device must be 'auto', 'cpu' or 'cuda'"):
         OnnxTranslator(bundle_folder, device="tpu")
-    with pytest.raises(ValueError, match="intra_op_num_threads must be 1 or more"):
-        OnnxTranslator(bundle_folder, intra_op_num_threads=0)
+    with pytest.raises(ValueError, match="threads must be an integer from 1"):
+        OnnxTranslator(bundle_folder, threads=0)
 
 
 def test_cuda_is_refused_with_the_reason_where_it_cannot_work(bundle_folder, monkeypatch):
@@ -344,7 +435,10 @@ def test_the_lines_of_the_readme_make_an_input_of_an_option(
     finished = run_python(readme_code("import onnx\n"), folder=tmp_path, isolated=True)
     assert (finished.returncode, finished.stderr) == (0, "")
     with OnnxTranslator(tmp_path / "model.beam.onnx") as translator:
-        assert [v.name for v in translator._session.get_inputs()] == ["texts", "beam_size"]
+        assert [v.name for v in translator._open.sessions.get(1).get_inputs()] == [
+            "texts",
+            "beam_size",
+        ]
         expected = onnx_translator.translate(["cafe", "bead"], 4)
         found = translator.translate(["cafe", "bead"], 4)
         assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]

@@ -9,8 +9,7 @@ import pytest
 
 from keras_transformer.translator import Translator
 from keras_transformer_export.bundle import Bundle, BundleError, Description, write_manifest
-from keras_transformer_export.runtime import OnnxTranslator
-from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
+from keras_transformer_export.runtime import OnnxTranslator, SavedModelTranslator
 from keras_transformer_export.runtime.text_translator import TextTranslator
 
 LONGEST = "abcdef" * 7
@@ -20,7 +19,7 @@ LONGEST = "abcdef" * 7
 def exported(bundle_folder):
     """The translators of exported files, by name."""
     with (
-        OnnxTranslator(bundle_folder / "model.onnx", intra_op_num_threads=1) as onnx_translator,
+        OnnxTranslator(bundle_folder / "model.onnx", threads=1) as onnx_translator,
         SavedModelTranslator(bundle_folder) as saved_model,
     ):
         yield {"onnx": onnx_translator, "saved_model": saved_model}

@@ -126,3 +126,8 @@ def source_ids(config, lengths, seed=0):
 
 def target_ids(config, lengths, seed=1):
     return random_ids(config, lengths, config.target_vocab_size, seed, start=config.start_id)
+
+
+def batch(model, source_lengths=(5, 2, 1, 7), target_lengths=(4, 6, 1, 3)):
+    config = model.config
+    return source_ids(config, source_lengths), target_ids(config, target_lengths)

@@ -280,39 +280,3 @@ def test_without_sentencepiece_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(ImportError, match=r'pip install "\.\[train\]"'):
         Tokenizer.train(LINES, 30, "char")
-
-
-SYLLABLES = [f"{a}{b}{c}" for a in ("ka", "lo", "mi") for b in ("ran", "tes") for c in ("o", "um")]
-SENTENCES = [" ".join(SYLLABLES[i:] + SYLLABLES[:i]) for i in range(len(SYLLABLES))]
-
-
-@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_sampled_pieces_spell_the_text_and_only_the_seed_decides_them(model_type):
-    tokenizer = Tokenizer.train(SENTENCES, 40, model_type)
-    first = tokenizer.sample(SENTENCES, 0.3, 1)
-    assert tokenizer.decode(first) == SENTENCES
-    assert first != tokenizer.encode(SENTENCES)
-    other = tokenizer.sample(SENTENCES, 0.3, 2)
-    assert other != first
-    assert tokenizer.sample(SENTENCES, 0.3, 1) == first  # whatever was drawn in between
-    with ThreadPoolExecutor(4) as pool:
-        draws = list(pool.map(lambda i: tokenizer.sample(SENTENCES, 0.3, 1 + i % 2), range(12)))
-    assert draws == [first, other] * 6
-
-
-def test_alpha_is_the_rate_of_bpe_dropout():
-    tokenizer = Tokenizer.train(SENTENCES, 40, "bpe")
-    lengths = [sum(map(len, tokenizer.sample(SENTENCES, alpha, 1))) for alpha in (1e-9, 0.5, 1.0)]
-    assert lengths[0] == sum(map(len, tokenizer.encode(SENTENCES)))
-    assert lengths[0] < lengths[1] < lengths[2]
-    # without any merge, each character is a piece
-    assert lengths[2] == sum(len(text) + 1 for text in SENTENCES)
-
-
-@pytest.mark.parametrize("model_type", ["char", "word"])
-def test_what_can_be_cut_in_one_way_is_not_sampled(model_type):
-    tokenizer = Tokenizer.train(SENTENCES, 40, model_type)
-    with pytest.raises(ValueError, match=r"unigram or bpe.*Set alpha to 0.*alpha=0.1"):
-        tokenizer.sample(SENTENCES, 0.1, 0)
-    with pytest.raises(ValueError, match=r"alpha must be above 0.*alpha=0"):
-        tokenizer.sample(SENTENCES, 0, 0)

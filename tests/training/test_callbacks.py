@@ -10,15 +10,27 @@ import pytest
 from rich.console import Console
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.data.batching import Statistics
+from keras_transformer.training.averaging import AverageLast
+from keras_transformer.training.best import Best
 from keras_transformer.training.callbacks import (
     CosineToTheEnd,
     KeepCheckpoints,
     ProgressLine,
     StopAt,
 )
+from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.distribution import Place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import TokenAccuracy
+
+
+class Stream:
+    """In place of a `BatchStream`: a quarter of its positions is padding."""
+
+    @staticmethod
+    def statistics():
+        return Statistics(batches=1, pairs=1, source_tokens=2, target_tokens=1, positions=4)
 
 
 @pytest.fixture
@@ -176,7 +188,7 @@ def test_the_cosine_ends_at_zero_with_the_last_minute(model):
 
 def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path):
     stop = StopAt(max_steps=100)
-    keep = KeepCheckpoints(tmp_path, stop, best=3.0)
+    keep = KeepCheckpoints(tmp_path, stop, Best("loss", 3.0))
     keep.set_model(model)
     stop.set_model(model)
     first = model.get_weights()
@@ -184,7 +196,7 @@ def test_best_keras_is_the_model_with_the_lowest_validation_loss(model, tmp_path
         keep.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
         for weight in model.weights:
             weight.assign(weight.numpy() + 1)
-    assert keep.best == 2.0
+    assert keep.best.value == 2.0
     best = keras.saving.load_model(tmp_path / "best.keras")
     for one, other in zip(best.get_weights(), first, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -216,11 +228,62 @@ def test_the_step_whose_loss_is_not_a_number_is_named_at_once(model, tmp_path):
 
 
 def test_a_loss_above_the_best_of_earlier_sessions_is_not_kept(model, tmp_path):
-    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), best=1.0)
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), Best("loss", 1.0))
     keep.set_model(model)
     keep.on_epoch_end(0, {"val_loss": 1.5})
-    assert keep.best == 1.0
+    assert keep.best.value == 1.0
     assert not (tmp_path / "best.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "averaged", "kept"), [(0.9, 0.8, 7.0), (0.8, 0.9, None), (1.1, 1.2, "nothing")]
+)
+def test_the_better_of_the_weights_and_their_mean_is_kept(model, tmp_path, own, averaged, kept):
+    average = AverageLast(tmp_path / "snapshots", 2, validation=None)
+    average.weights = [np.full_like(array, 7.0) for array in model.get_weights()]
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), Best("loss", 1.0), average=average)
+    keep.set_model(model)
+    keep.on_epoch_end(0, {"val_loss": own, "val_averaged_loss": averaged})
+    assert keep.best.value == min(own, averaged, 1.0)
+    if kept == "nothing":
+        assert not (tmp_path / "best.keras").exists()
+        return
+    found = keras.saving.load_model(tmp_path / "best.keras").get_weights()
+    for array, trained in zip(found, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, trained if kept is None else 7.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "second_is_better"), [("loss", False), ("bleu", True), ("wer", False)]
+)
+def test_the_best_model_is_that_of_the_metric_though_its_loss_is_worse(
+    model, tmp_path, metric, second_is_better
+):
+    keep = KeepCheckpoints(tmp_path, StopAt(max_steps=9), Best(metric))
+    keep.set_model(model)
+    first = model.get_weights()
+    keep.on_epoch_end(0, {"val_loss": 2.0, "val_bleu": 10.0, "val_wer": 10.0})
+    model.set_weights([array + 1 for array in first])
+    keep.on_epoch_end(1, {"val_loss": 3.0, "val_bleu": 20.0, "val_wer": 20.0})
+    best = keras.saving.load_model(tmp_path / "best.keras").get_weights()
+    for array, expected in zip(best, first, strict=True):
+        np.testing.assert_array_equal(array, expected + second_is_better)
+
+
+def test_patience_ends_training_at_the_evaluation_and_a_checkpoint_remembers(model, tmp_path):
+    stop = StopAt(max_steps=100)
+    keep = KeepCheckpoints(tmp_path, stop, Best("bleu"), patience=2)
+    values = iter([10.0, 12.0, 11.0, 12.0, 99.0])
+
+    class Script(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_bleu"] = next(values)
+
+    assert fit(model, [stop, Script(), keep], epochs=9, steps=1) == 4
+    assert stop.reason == "patience"
+    assert keep.best == Best("bleu", 12.0, waited=2)
+    progress, _ = restore_checkpoint(tmp_path / "checkpoints", model)
+    assert (progress.best_by, progress.best, progress.waited) == ("bleu", 12.0, 2)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -228,21 +291,58 @@ def test_progress_is_one_line_an_epoch_that_a_person_can_read(transformer, termi
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
     stop = StopAt(max_steps=6, max_minutes=8)
-    fit(transformer, [stop, ProgressLine(stop, console)], steps=2, validation=True)
+    fit(transformer, [stop, ProgressLine(stop, console, Stream)], steps=2, validation=True)
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", screen.getvalue())  # without cursor movements
     numbers = r"loss \d\.\d{3}  validation \d\.\d{3}  token accuracy [\d.]+ %"
     for step in (2, 4, 6):
         assert re.search(rf"  0:\d\d of 8:00  step {step}  {numbers}\n", text)
     if terminal:
-        assert re.search(r"step 1/6  loss \d\.\d{3}  [\d,]+ target tokens/s", text)
+        assert re.search(r"step 1/6  loss \d\.\d{3}  [\d,]+ target tokens/s, 25 % padding", text)
     else:
         assert len(text.splitlines()) == 3
+
+
+LOGS = {"loss": 11.3333, "val_loss": 12.3333, "val_token_accuracy": 0.98765}
+MEAN = {"val_averaged_loss": 11.0}
+QUALITY = {"val_bleu": 24.94, "val_exact_match": 3.25}
+AVERAGED = MEAN | {"val_averaged_bleu": 25.06, "val_averaged_exact_match": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("metric", "logs", "minutes", "end"),
+    [
+        ("loss", {}, None, "validation 12.333  token accuracy 98.8 %"),
+        ("loss", MEAN, None, "validation 12.333  averaged 11.000"),
+        ("bleu", QUALITY, None, "validation 12.333  BLEU 24.9"),
+        ("bleu", QUALITY | AVERAGED, None, "validation 12.333  BLEU 24.9  averaged 25.1"),
+        ("bleu", QUALITY | AVERAGED, 600, "validation 12.333  BLEU 24.9"),
+        ("exact_match", QUALITY | AVERAGED, 9, "validation 12.333  exact match 3.2"),
+    ],
+)
+def test_the_line_of_an_epoch_has_what_matters_most_in_80_columns(
+    model, metric, logs, minutes, end
+):
+    screen = io.StringIO()
+    stop = StopAt(max_steps=10**6, max_minutes=minutes)
+    progress = ProgressLine(stop, Console(file=screen, width=200), Stream, metric)
+    for callback in (stop, progress):
+        callback.set_model(model)
+    progress._step = 11_000
+    progress.on_epoch_end(0, LOGS | logs)
+    [line] = screen.getvalue().splitlines()
+    assert line.endswith(f"step 11,000  loss 11.333  {end}")
+    assert len(line) <= 80
 
 
 def test_progress_without_validation_says_only_the_loss(transformer):
     screen = io.StringIO()
     stop = StopAt(max_steps=100)
-    fit(transformer, [stop, ProgressLine(stop, Console(file=screen, width=100))], epochs=1, steps=1)
+    fit(
+        transformer,
+        [stop, ProgressLine(stop, Console(file=screen, width=100), Stream)],
+        epochs=1,
+        steps=1,
+    )
     assert "loss" in screen.getvalue()
     assert "validation" not in screen.getvalue()
     assert " of " not in screen.getvalue()

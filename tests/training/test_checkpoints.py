@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import source_ids, target_ids, tiny_model
 
+from keras_transformer.array_files import read_arrays, write_arrays
 from keras_transformer.files import replacing
-from keras_transformer.training.array_files import read_arrays, write_arrays
 from keras_transformer.training.checkpoints import (
     Progress,
     restore_checkpoint,
@@ -62,6 +62,15 @@ def test_promise_5_resumed_equals_uninterrupted_dropout_included(tmp_path, use_e
     assert train(resumed, 3, 3) == train(whole, 3, 3)
     assert_same_state(resumed, whole)
     assert int(resumed.optimizer.iterations) == 6
+
+
+def test_a_checkpoint_of_an_older_version_has_its_best_by_loss(tmp_path):
+    model = compiled()
+    path = save_checkpoint(tmp_path, model, Progress(3, 1.5, 2.5, best_by="bleu", waited=4))
+    arrays, about = read_arrays(path)
+    del about["best_by"], about["waited"]
+    write_arrays(path, arrays, about)
+    assert restore_checkpoint(tmp_path, model)[0] == Progress(3, 1.5, 2.5, None, "loss", 0)
 
 
 def test_the_state_holds_weights_dropout_seeds_and_optimizer_but_no_metrics():

@@ -15,12 +15,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from keras_transformer.array_files import read_arrays
 from keras_transformer.bridges import from_marian
+from keras_transformer.data.pipeline import make_dataset
+from keras_transformer.data.splits import open_splits
 from keras_transformer.recipe import RunConfig, TokenizerConfig
 from keras_transformer.run_folder import RunFolder
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
+from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
+from keras_transformer.training.quality import METRICS, assess, take_examples
+from keras_transformer.translator import Translator
 
 
 def run(recipe, folder, **limits):
@@ -56,7 +62,7 @@ def test_a_run_leaves_everything_that_comes_after_it_needs(tiny_training):
         "metrics.csv",
     }
     assert len(losses(result.run.path)) == 3
-    assert result.best_loss == pytest.approx(min(val for _, val in losses(result.run.path)))
+    assert result.best.value == pytest.approx(min(val for _, val in losses(result.run.path)))
     assert [line.split()[0] for line in screen.splitlines()[:4]] == [
         "Data",
         "Tokenizers",
@@ -73,8 +79,6 @@ def test_the_loss_goes_down(tiny_run):
 
 
 def test_held_out_texts_are_not_trained_on(tiny_run):
-    from keras_transformer.data.splits import open_splits
-
     splits = open_splits(tiny_run.recipe.data)
     held_out = {source for source, _ in tiny_run.held_out()}
     assert held_out
@@ -83,16 +87,13 @@ def test_held_out_texts_are_not_trained_on(tiny_run):
 
 
 def test_best_keras_has_the_loss_that_was_reported(tiny_training, tiny_recipe):
-    from keras_transformer.data.pipeline import make_dataset
-    from keras_transformer.data.splits import open_splits
-
     result, _ = tiny_training
     model = result.run.load_best_model()
     model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
     tokenizer = result.run.source_tokenizer()
     pairs = open_splits(tiny_recipe.data).validation
     data = make_dataset(pairs, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
-    assert model.evaluate(data, verbose=0) == pytest.approx(result.best_loss, rel=1e-4)
+    assert model.evaluate(data, verbose=0) == pytest.approx(result.best.value, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -111,6 +112,116 @@ def test_promises_5_and_9_a_resumed_run_equals_an_uninterrupted_one(
     assert second.seconds > first.seconds
     again, screen = run(tiny_recipe, tmp_path)
     assert (again.reason, again.step) == ("finished", 12)
+
+
+def averaged_losses(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [float(row["val_averaged_loss"]) for row in csv.DictReader(file)]
+
+
+def test_the_mean_of_the_last_weights_is_validated_and_kept_where_it_is_better(
+    tiny_training, tiny_recipe, tmp_path
+):
+    plain, _ = tiny_training
+    first, _ = run(tiny_recipe, tmp_path, average_last=2, max_steps=8)
+    second, screen = run(tiny_recipe, tmp_path, average_last=2)
+    assert "averaged" in screen
+    for name, array in weights(plain).items():
+        np.testing.assert_array_equal(weights(second)[name], array)
+    assert losses(tmp_path) == losses(plain.run.path)
+    averaged = averaged_losses(tmp_path)
+    own = [validation for _, validation in losses(tmp_path)]
+    assert averaged[0] == own[0], "there is one state as yet"
+    assert second.best.value == min(averaged + own)
+    paths = sorted((tmp_path / "snapshots").iterdir())
+    arrays = [read_arrays(path)[0] for path in paths[-2:]]
+    model = first.run.load_best_model()
+    model.set_weights([(arrays[0][n] + arrays[1][n]) / 2 for n in sorted(arrays[0])])
+    model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
+    splits = open_splits(tiny_recipe.data)
+    tokenizer = second.run.source_tokenizer()
+    data = make_dataset(splits.validation, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
+    assert model.evaluate(data, verbose=0) == pytest.approx(averaged[-1], rel=1e-4)
+
+
+def column(folder, name):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def test_measuring_translations_changes_no_step_and_judges_the_mean_of_weights_too(
+    tiny_training, tiny_recipe, tmp_path
+):
+    plain, _ = tiny_training
+    quality = {"quality_examples": 30, "quality_metric": "wer", "best_by": "per"}
+    result, screen = run(tiny_recipe, tmp_path, average_last=2, **quality)
+    for name, array in weights(plain).items():
+        np.testing.assert_array_equal(weights(result)[name], array)
+    assert losses(tmp_path) == losses(plain.run.path)
+    assert {f"val_{name}" for name in METRICS} <= header(tmp_path)
+    own, averaged = column(tmp_path, "val_per"), column(tmp_path, "val_averaged_per")
+    assert averaged[0] == own[0], "there is one state as yet"
+    assert averaged[1:] != own[1:]
+    assert (result.best.metric, result.best.value) == ("per", min(own + averaged))
+    translator = Translator.load(tmp_path)
+    pairs = open_splits(tiny_recipe.data).validation
+    found = assess(translator, take_examples(pairs, "wer", 30), "wer")
+    assert found.measures[1].value == pytest.approx(result.best.value)
+    lines = screen.splitlines()
+    at = next(i for i, line in enumerate(lines) if "step 12 " in line)
+    assert f"PER {own[-1]:.1f}  averaged {averaged[-1]:.1f}" in lines[at]
+    assert [line.split()[0] for line in lines[at + 1 :]] == ["source", "reference", "output"] * 2
+    assert max(map(len, lines[at:])) <= 80
+
+
+def header(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return set(next(csv.reader(file)))
+
+
+def test_patience_ends_a_run_at_the_same_evaluation_whether_it_was_resumed_or_not(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    wrong = {1: 3, 2: 2, 3: 3, 4: 2, 5: 0}  # of four, after so many steps
+
+    def scripted(self):
+        count = wrong[int(self.model.optimizer.iterations)]
+        return [""] * count + [references[0] for _, references in self.examples[count:]]
+
+    monkeypatch.setattr(callbacks.TranslationQuality, "_translate", scripted)
+    training = {"evaluate_every": 1, "quality_examples": 4, "best_by": "wer", "patience": 2}
+    whole, _ = run(tiny_recipe, tmp_path / "whole", **training)
+    assert (whole.reason, whole.step, whole.best) == ("patience", 4, Best("wer", 50.0, 2))
+    first, _ = run(tiny_recipe, tmp_path / "run", **training, max_steps=3)
+    assert (first.reason, first.best.waited) == ("steps", 1)
+    second, _ = run(tiny_recipe, tmp_path / "run", **training)
+    assert (second.reason, second.step, second.best) == ("patience", 4, whole.best)
+    assert run(tiny_recipe, tmp_path / "run", **training)[0].reason == "finished"
+    # by another measure the best begins anew; with more patience training goes on
+    other = training | {"best_by": "exact_match", "max_steps": 5}
+    third, _ = run(tiny_recipe, tmp_path / "run", **other)
+    assert (third.reason, third.best) == ("steps", Best("exact_match", 100.0))
+
+
+def test_only_examples_that_the_model_may_be_given_are_translated(tiny_recipe, tiny_run):
+    values = tiny_recipe.model_dump()
+    values["data"]["max_source_length"] = 4
+    values["training"]["quality_examples"] = 9
+    tokenizer, recipe = tiny_run.source_tokenizer(), RunConfig(**values)
+    quality = trainer._quality(open_splits(recipe.data), tokenizer, tokenizer, recipe)
+    lengths = [len(source.split()) for source, _ in quality.examples]
+    assert max(lengths) == 3, "three digits and the end symbol"
+    assert len(lengths) == 9
+
+
+def test_snapshots_are_few_and_damaged_ones_are_passed_over(tiny_recipe, tmp_path):
+    run(tiny_recipe, tmp_path, average_last=2, max_steps=8)
+    newest = max((tmp_path / "snapshots").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="mean will be of fewer"):
+        result, _ = run(tiny_recipe, tmp_path, average_last=2)
+    assert result.step == 12
+    assert len([*(tmp_path / "snapshots").iterdir()]) <= 4
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
-"""Translation with exported files: `OnnxTranslator` needs no TensorFlow."""
+"""Translation with exported files; `OnnxTranslator` needs no TensorFlow."""
 
 from keras_transformer_export.runtime.onnx_translator import OnnxTranslator
+from keras_transformer_export.runtime.saved_model_translator import SavedModelTranslator
 
-__all__ = ["OnnxTranslator"]
+__all__ = ["OnnxTranslator", "SavedModelTranslator"]

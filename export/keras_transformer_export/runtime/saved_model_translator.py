@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from keras_transformer_export import saved_model
 from keras_transformer_export.bundle import Bundle
 from keras_transformer_export.outputs import Outputs
-from keras_transformer_export.runtime.text_translator import TextTranslator
+from keras_transformer_export.runtime.text_translator import Request, TextTranslator
 
 
 class SavedModelTranslator(TextTranslator):
@@ -50,7 +48,8 @@ class SavedModelTranslator(TextTranslator):
     def close(self) -> None:
         self._loaded = None
 
-    def _run(self, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outputs:
-        if self._loaded is None:
+    def _run_all(self, requests: Sequence[Request]) -> Iterable[Outputs]:
+        loaded = self._loaded  # kept while it works, also where `close` lets it go
+        if loaded is None:
             raise ValueError("The translator must be open. Make a new one: this one was closed.")
-        return saved_model.run(self._loaded, texts, inputs)
+        return (saved_model.run(loaded, *request) for request in requests)

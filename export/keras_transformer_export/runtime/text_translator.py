@@ -21,6 +21,8 @@ MOST_ROWS = 64
 # Attention takes memory by the square of the length: long texts go in smaller batches.
 MOST_CHARACTERS = 16_384
 
+Request = tuple[list[str], Mapping[str, np.ndarray]]  # texts and the other inputs of one run
+
 
 class TextTranslator(abc.ABC):
     """Texts in, hypotheses out, on a file that was exported; a context manager.
@@ -83,9 +85,12 @@ class TextTranslator(abc.ABC):
         checked = check_texts(texts)
         prefixes = prefix_rows(target_prefix, len(checked), self.description)
         results: list[list[Hypothesis]] = [[] for _ in checked]
-        for indices in batches(checked, batch_size, MOST_CHARACTERS // beam_size):
+        parts = self._deal([*batches(checked, batch_size, MOST_CHARACTERS // beam_size)])
+        requests: list[Request] = []
+        for indices in parts:
             prefix = pad_rows([prefixes[i] for i in indices], self.description.special_ids.pad)
-            outputs = self._run([checked[i] for i in indices], inputs_of(options, prefix))
+            requests.append(([checked[i] for i in indices], inputs_of(options, prefix)))
+        for indices, outputs in zip(parts, self._run_all(requests), strict=True):
             found = hypotheses(outputs, self.description.special_ids)
             for index, row in zip(indices, found, strict=True):
                 results[index] = row
@@ -104,13 +109,26 @@ class TextTranslator(abc.ABC):
         for chunk in in_chunks(lines, chunk_size):
             yield from self.translate(chunk, **options)
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "A translator cannot be pickled or copied. Open one in each process, and share one "
+            f"among threads. Received: {type(self).__name__}"
+        )
+
     @abc.abstractmethod
     def close(self) -> None:
         """Free the model; translations that are running end as usual."""
 
+    def _deal(self, parts: list[list[int]]) -> list[list[int]]:
+        """Return the batches, as indices of texts, in the way they are best run."""
+        return parts
+
     @abc.abstractmethod
-    def _run(self, texts: list[str], inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """Return translations and scores `[B, n]` and ids `[B, n, T]`."""
+    def _run_all(self, requests: Sequence[Request]) -> Iterable[Outputs]:
+        """Return the outputs of each request, in their order.
+
+        Translations and scores are `[B, n]`, ids `[B, n, T]`.
+        """
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,87 @@
+"""Pools of tokenized pairs on disk, so that a corpus is tokenized once and not in every epoch."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.data.pool import Pool, Rows
+
+_SMALL = 2**16  # ids below it take half the space
+
+
+class Read(NamedTuple):
+    """A pool, the pairs read for it, the overlong ones among them, and whether that was all."""
+
+    pool: Pool
+    pairs: int
+    overlong: int
+    last: bool
+
+
+class StoredPools:
+    """The pools of one corpus in a folder, each a file with a checksum.
+
+    Some 4 bytes a token, or 2 where the vocabularies have fewer than 65,536 pieces.
+
+    Args:
+        folder: made when the first pool is saved; None: nothing is kept.
+        about: all that decides what the pools hold, as plain values. Pools in the folder that
+            were made with something else are deleted.
+    """
+
+    def __init__(self, folder: Path | None, about: dict[str, Any]):
+        self.folder = folder
+        text = json.dumps(about, sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if folder is not None:
+            for path in folder.glob("pool-*.npz"):
+                if not path.name.startswith(f"pool-{self._key}-"):
+                    path.unlink(missing_ok=True)
+
+    def load(self, number: int) -> Read | None:
+        """Read a pool, counted from 0; None where it is not there, or damaged."""
+        if self.folder is None or not self._path(self.folder, number).exists():
+            return None
+        try:
+            arrays, about = read_arrays(self._path(self.folder, number))
+        except ValueError as error:
+            warnings.warn(f"{error}; its pairs are tokenized again.", stacklevel=2)
+            return None
+        sides = [
+            _rows(arrays[f"{side}_ids"], arrays[f"{side}_lengths"]) for side in ("source", "target")
+        ]
+        return Read(Pool(*sides), about["pairs"], about["overlong"], about["last"])
+
+    def save(self, number: int, read: Read) -> None:
+        """Keep a pool; where the disk is full, warn and keep nothing from now on."""
+        if self.folder is None:
+            return
+        arrays: dict[str, np.ndarray] = {}
+        for side, rows in (("source", read.pool.source), ("target", read.pool.target)):
+            most = int(rows.flat.max(initial=0))
+            arrays[f"{side}_ids"] = rows.flat.astype(np.uint16 if most < _SMALL else np.int32)
+            arrays[f"{side}_lengths"] = rows.lengths.astype(np.int32)
+        about = {"pairs": read.pairs, "overlong": read.overlong, "last": read.last}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(self._path(self.folder, number), arrays, about)
+        except OSError as error:
+            warnings.warn(
+                f"Tokenized pairs cannot be kept in {self.folder} ({error.strerror}); each epoch "
+                "will tokenize them again.",
+                stacklevel=2,
+            )
+            self.folder = None
+
+    def _path(self, folder: Path, number: int) -> Path:
+        return folder / f"pool-{self._key}-{number:05d}.npz"
+
+
+def _rows(flat: np.ndarray, lengths: np.ndarray) -> Rows:
+    lengths = lengths.astype(np.int64)
+    return Rows(flat.astype(np.int32), np.cumsum(lengths) - lengths, lengths)

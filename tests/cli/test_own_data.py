@@ -1,0 +1,94 @@
+"""`train` on a user's own pairs."""
+
+import gzip
+
+import pytest
+
+from keras_transformer.commands import own_data
+
+
+def test_settings_for_own_data_are_the_same_at_every_call(pairs_file):
+    first, _ = own_data.make_recipe(pairs=str(pairs_file))
+    assert own_data.make_recipe(pairs=str(pairs_file))[0] == first
+    assert first.name == "numbers"
+    assert first.data.validation_fraction == pytest.approx(0.1)
+
+
+def test_the_vocabulary_grows_with_the_data_and_covers_its_alphabet():
+    small = own_data.Survey(pairs=100, characters=2_000, alphabet=30, skipped=0)
+    multi30k = own_data.Survey(pairs=29_000, characters=3_900_000, alphabet=100, skipped=0)
+    huge = own_data.Survey(pairs=10**6, characters=10**9, alphabet=4_000, skipped=0)
+    assert [own_data._vocab_size(found) for found in (small, multi30k, huge)] == [
+        230,
+        9_900,
+        14_000,
+    ]
+
+
+def test_a_large_corpus_keeps_about_a_thousand_pairs_for_validation():
+    assert own_data._validation_fraction(1_000_000) == pytest.approx(0.001)
+    assert own_data._validation_fraction(20) == pytest.approx(0.5)
+
+
+def test_own_data_is_read_compressed_and_from_two_files(pairs_file, tmp_path):
+    packed = tmp_path / "numbers.tsv.gz"
+    packed.write_bytes(gzip.compress(pairs_file.read_bytes()))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(map(str, range(50))), encoding="utf-8")
+    assert own_data.make_recipe(pairs=str(packed))[0].name == "numbers"
+    both, _ = own_data.make_recipe(source=str(tmp_path / "a.txt"), target=str(tmp_path / "b.txt"))
+    assert (both.data.kind, both.name) == ("parallel", "a")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"no tab\n", "numbers.tsv:101: a line must have two columns, source TAB target"),
+        (b"\xff\tx\n", "numbers.tsv:101: must be UTF-8 text"),
+        (b"a\x00\tx\n", "numbers.tsv:101: a text must not contain U+0000 (NUL)"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line_before_training(run, pairs_file, row, message):
+    with pairs_file.open("ab") as file:
+        file.write(row)
+    result = run("train", "--pairs", pairs_file)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_lines_with_a_blank_side_are_counted(pairs_file):
+    with pairs_file.open("a", encoding="utf-8") as file:
+        file.write("\n \tx\n")
+    _, choices = own_data.make_recipe(pairs=str(pairs_file))
+    assert choices["data"] == "100 pairs; 2 lines with a blank side are left out"
+
+
+def test_too_few_pairs_are_refused(tmp_path):
+    path = tmp_path / "few.tsv"
+    path.write_text("a\tb\n" * 19, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"few.tsv: must have at least 20 pairs.* 19 pairs"):
+        own_data.make_recipe(pairs=str(path))
+
+
+@pytest.mark.slow
+def test_own_data_trains_in_few_steps_and_says_what_was_chosen_and_what_is_next(
+    run, pairs_file, tmp_path
+):
+    folder = tmp_path / "run"
+    result = run(
+        "train",
+        "--pairs",
+        pairs_file,
+        "--run-folder",
+        folder,
+        "--max-steps",
+        2,
+        "--overlong",
+        "cut",
+    )
+    assert result.exit_code == 0, result.output
+    for line in ("100 pairs", "one for both sides, BPE", "about 10 pairs for validation"):
+        assert line in result.stdout
+    assert "Trained 2 steps" in result.stdout
+    assert f"keras-transformer evaluate {folder}" in result.stdout
+    assert result.stderr == ""
