@@ -151,6 +151,12 @@ def _mirrored(training: TrainingConfig) -> Mirrored:
             "training.jit_compile must be false with distribution=mirrored: TensorFlow does not "
             "compile a step of several devices as one program. Received: jit_compile=True"
         )
+    if training.clip_norm is not None:
+        raise ValueError(
+            "training.clip_norm must be left out with distribution=mirrored: Keras would clip what "
+            "each device adds, not their sum. Leave it out, or choose data_parallel. "
+            f"Received: clip_norm={training.clip_norm}"
+        )
     tf = backend.import_tensorflow()
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     count = _how_many(training.devices, len(found), "mirrored")

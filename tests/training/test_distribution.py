@@ -127,6 +127,7 @@ def test_two_processes_train_and_resume_as_one(tiny_recipe, tmp_path):
         ({"distribution": "mirrored"}, "mirrored needs at least two devices. Set it to one"),
         ({"distribution": "mirrored", "devices": 99}, "devices must be at most .*devices=99"),
         ({"distribution": "mirrored", "jit_compile": True}, "jit_compile must be false"),
+        ({"distribution": "mirrored", "clip_norm": 1.0}, "clip_norm must be left out.*=1.0"),
         ({"distribution": "data_parallel"}, "needs the Keras backend jax. Set KERAS_BACKEND=jax"),
     ],
 )
