@@ -347,7 +347,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkey
     end_of_batch = callbacks.StopAt.on_train_batch_end
 
     def interrupt(self, batch, logs=None):
-        if self._step == 1:
+        if self.step == 1:
             self._interrupt(None, None)
         end_of_batch(self, batch, logs)
 
