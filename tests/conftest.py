@@ -7,10 +7,12 @@ backend.start()
 
 import contextlib  # noqa: E402
 import io  # noqa: E402
+import random  # noqa: E402
 import sys  # noqa: E402
 from importlib import metadata  # noqa: E402
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
@@ -38,8 +40,14 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Every test starts from the same random state and leaves no dtype policy behind."""
-    keras.utils.set_random_seed(0)
+    """Every test starts from the same random state and leaves no dtype policy behind.
+
+    Keras draws the seeds of initializers and of dropout from Python's generator. Its own
+    `set_random_seed` would also let TensorFlow forget what it has prepared to run: every compiled
+    search of a fixture would be optimized once more in each test.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -1,6 +1,6 @@
 import itertools
+import random
 
-import keras
 import numpy as np
 import pytest
 from tiny_models import disturb
@@ -38,7 +38,7 @@ def tokenizers():
 def make_translator(tokenizers, seed=1, **fields):
     sizes = {"num_layers": 1, "d_model": 8, "d_ff": 8, "num_heads": 2, "dropout": 0.0}
     config = TransformerConfig.for_tokenizers("tiny", *tokenizers, **{**sizes, **fields})
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)
     model = Transformer(config)
     disturb(model, seed)
     return Translator(model, *tokenizers)

@@ -63,24 +63,38 @@ STEPPED = {
     "PositionalEmbedding": step_positions,
 }
 CAUSAL = ("CausalSelfAttention", "Decoder", "DecoderLayer")
+ATTENTIONS = ("CausalSelfAttention", "CrossAttention", "MultiHeadAttention", "SelfAttention")
 TAKES_SIMILARITY = [
     name for name in PUBLIC_LAYERS if not is_similarity(name) and "num_heads" in CASES[name][0]
 ]
+# "concat" is "additive" by another name, "scaled_dot" is that of the cases.
+SIMILARITIES = [
+    *(name for name in SIMILARITY_NAMES if name not in ("scaled_dot", "concat")), "tests>Negated",
+]  # fmt: skip
 
 
 def variants(names):
-    """Each layer as its case makes it, and with every similarity and other rotary positions."""
+    """Each layer as its case makes it, each attention with all similarities and rotary layouts.
+
+    What is made of attentions only hands these on, which one value shows; all of them in a whole
+    model are in `tests/test_model.py`.
+    """
     found = [pytest.param(name, {}, id=name) for name in names]
     for name in names:
-        options = {
-            "similarity": [*SIMILARITY_NAMES[1:], "tests>Negated"]
-            if name in TAKES_SIMILARITY
-            else [],
-            "rotary_layout": [None, "interleaved"] if "rotary_layout" in CASES[name][0] else [],
-        }
+        is_attention = name in ATTENTIONS
+        options = {}
+        if name in TAKES_SIMILARITY:
+            options["similarity"] = SIMILARITIES if is_attention else ["additive"]
+        if "rotary_layout" in CASES[name][0]:
+            options["rotary_layout"] = [None, "interleaved"] if is_attention else [None]
         for option, values in options.items():
             found += [pytest.param(name, {option: v}, id=f"{name}-{v}") for v in values]
     return found
+
+
+def test_every_attention_is_tried_with_every_similarity():
+    assert set(ATTENTIONS) <= set(TAKES_SIMILARITY)
+    assert {name for name in PUBLIC_LAYERS if name.endswith("Attention")} == set(ATTENTIONS)
 
 
 def run(layer, *inputs):
