@@ -17,8 +17,15 @@ from keras_transformer.text.tokenizer import Tokenizer
 # and what it writes.
 FREE = {
     f"training.{name}"
-    for name in ("max_minutes", "max_steps", "distribution", "devices")
-    + ("best_by", "patience", "tensorboard")
+    for name in (
+        "max_minutes",
+        "max_steps",
+        "distribution",
+        "devices",
+        "best_by",
+        "patience",
+        "tensorboard",
+    )
 }
 
 
