@@ -26,6 +26,7 @@ from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.quality import METRICS
+from keras_transformer.training.translation_quality import quality_of
 
 
 def run(recipe, folder, **limits):
@@ -216,7 +217,8 @@ def test_only_examples_that_the_model_may_be_given_are_translated(tiny_recipe, t
     values["data"]["max_source_length"] = 4
     values["training"]["quality_examples"] = 9
     tokenizer, recipe = tiny_run.source_tokenizer(), RunConfig(**values)
-    quality = trainer._quality(open_splits(recipe.data), tokenizer, tokenizer, recipe)
+    pairs = open_splits(recipe.data).validation
+    quality = quality_of(recipe, pairs, tokenizer, tokenizer)
     lengths = [len(source.split()) for source, _ in quality.examples]
     assert max(lengths) == 3, "three digits and the end symbol"
     assert len(lengths) == 9
