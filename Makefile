@@ -29,15 +29,20 @@ check: setup ## what continuous integration wants: lint, format, types, tests
 	@$(bin)/pyright
 	@$(MAKE) --no-print-directory test
 
-prove: setup ## measure what benchmarks/RESULTS.md reports: half an hour
+DATA ?= ../shared/data/multi30k
+
+prove: setup ## measure what benchmarks/RESULTS.md reports, with Multi30k in DATA=folder: two hours
 	$(bin)/python benchmarks/pipeline.py
+	$(bin)/python benchmarks/pipeline.py --stream 5000000
+	$(bin)/python benchmarks/pipeline.py --source $(DATA)/train.en --target $(DATA)/train.de
 	$(bin)/python benchmarks/memory_reuse.py
 	$(bin)/python benchmarks/kill.py
 	REFERENCES=1 tools/setup_venv.sh
-	$(bin)/python benchmarks/layers.py
+	$(bin)/python benchmarks/layers.py --works forward
+	$(bin)/python benchmarks/training.py --source $(DATA)/train.en --target $(DATA)/train.de --plot benchmarks/training.png
 	$(bin)/keras-transformer export runs/multi30k exported/multi30k --precision int8 --layout split --force
 	$(bin)/python benchmarks/exactness.py runs/multi30k exported/multi30k
-	$(bin)/python benchmarks/decode.py runs/multi30k exported/multi30k
+	$(bin)/python benchmarks/decode.py runs/multi30k exported/multi30k --data $(DATA)
 
 format: setup ## let ruff fix and format the code
 	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .

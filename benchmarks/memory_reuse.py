@@ -4,7 +4,8 @@ Fresh processes with and without it take turns, so that both see the same machin
 
     python benchmarks/memory_reuse.py --rounds 3 --steps 16
 
-Prints for each the medians of a step, then their ratio. Only glibc (Linux) is affected.
+Prints for each the medians of a step, then their ratio, and the most memory that the processes have
+held. Only glibc (Linux) is affected.
 """
 
 import argparse
@@ -34,18 +35,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="measured steps of a process")
     options = parser.parse_args()
     found: dict[bool, list[list[float]]] = {False: [], True: []}
+    peaks: dict[bool, list[float]] = {False: [], True: []}
     print("a step, medians      " + "".join(f"{name:>17}" for name in NAMES))
     for _ in range(options.rounds):
         for keep in found:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                steps = process.submit(train, keep, options.steps).result()
+                steps, peak = process.submit(train, keep, options.steps).result()
             show("keeping" if keep else "not keeping", steps)
             found[keep] += steps
+            peaks[keep].append(peak)
     for keep, steps in found.items():
         show("all, " + ("keeping" if keep else "not keeping"), steps)
     without, with_it = (np.median(found[keep], axis=0)[:2] for keep in (False, True))
     ratios = without / with_it
     print(f"{'not keeping / keeping':21}" + "".join(f"{ratio:15.2f} x" for ratio in ratios))
+    for keep, megabytes in peaks.items():
+        print(f"peak memory, {'keeping' if keep else 'not keeping'}: {median(megabytes):,.0f} MB")
 
 
 def show(name: str, steps: list[list[float]]) -> None:
@@ -54,8 +59,12 @@ def show(name: str, steps: list[list[float]]) -> None:
     print(f"{name:21}" + "".join(f"{value:17,.1f}" for value in medians), flush=True)
 
 
-def train(keep: bool, steps: int) -> list[list[float]]:
-    """Train as the trainer does; returns the measures of each step, in the order of `NAMES`."""
+def train(keep: bool, steps: int) -> tuple[list[list[float]], float]:
+    """Train as the trainer does.
+
+    Returns:
+        The measures of each step, in the order of `NAMES`, and the peak memory in MB.
+    """
     if not keep:
         backend.keep_freed_memory = lambda: None
     backend.make_deterministic(seed=0)
@@ -82,10 +91,11 @@ def train(keep: bool, steps: int) -> list[list[float]]:
         verbose=0,
         callbacks=[record],
     )
-    return [
+    measured = [
         [after - before for before, after in zip(*pair, strict=True)]
         for pair in pairwise(moments[WARM_UP - 1 :])
     ]
+    return measured, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def usage() -> tuple[float, float, float, float]:

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 300  # seconds for a process to get ready, or to answer
+PATIENCE = 300.0  # seconds
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 Answer = Callable[[Any], Any]
@@ -33,12 +33,14 @@ class Runner:
         log: what the process writes to stderr.
         error: why it cannot answer any more, or empty.
         quiet: do not say when it is ready.
+        patience: seconds for it to get ready, or to answer.
     """
 
     name: str
     log: Path
     error: str = ""
     quiet: bool = False
+    patience: float = PATIENCE
     process: BaseProcess | None = None
     pipe: Any = None
 
@@ -85,10 +87,10 @@ class Runner:
 
     def _receive(self) -> Any:
         try:
-            if self.pipe.poll(PATIENCE):
+            if self.pipe.poll(self.patience):
                 kind, answer = self.pipe.recv()
             else:
-                kind, answer = "failed", f"no answer within {PATIENCE} s"
+                kind, answer = "failed", f"no answer within {self.patience} s"
         except (EOFError, ConnectionError):
             assert self.process is not None
             self.process.join(5)

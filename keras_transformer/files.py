@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 _PART = ".part-"
+
+# What a disk says that takes no more, and what a person then does.
+FULL = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f)",
+}
 
 
 @contextlib.contextmanager
@@ -18,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     A full disk, an exception or a kill leaves what was at `path` before.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk is full; it names `path`.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PART, suffix=path.suffix)
@@ -27,13 +35,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         # mkstemp makes files for the owner only; what is kept is shared like any other file
         aside.chmod(0o666 & ~current_umask())
-        yield aside
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            yield aside
+            with open(aside, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(aside, path)
         flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let the error of a full disk say what was being written: a failing write does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def remove_parts(folder: Path) -> None:

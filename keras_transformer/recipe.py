@@ -169,7 +169,9 @@ class TrainingConfig(Settings):
     At each evaluation the first `quality_examples` validation examples are translated, by greedy
     search, and measured. The best model is that of the lowest validation `loss`, or the best by
     one of these measures: `best_by`. Training ends early where `patience` evaluations have
-    brought nothing better. `tensorboard` writes the same numbers for TensorBoard.
+    brought nothing better. `tensorboard` writes the same numbers for TensorBoard. With
+    `subword_nbest` above 1 each pass cuts a text in one of so many ways, drawn by probability to
+    the power `subword_alpha` (subword regularisation, Kudo 2018); it wants unigram tokenizers.
     """
 
     batch_tokens: int = Field(default=4096, ge=1)
@@ -191,6 +193,8 @@ class TrainingConfig(Settings):
     patience: int | None = Field(default=None, ge=1)
     tensorboard: bool = False
     jit_compile: bool = False
+    subword_nbest: int = Field(default=1, ge=1)
+    subword_alpha: float = Field(default=0.1, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -231,6 +235,20 @@ class RunConfig(Settings):
             raise ValueError(
                 "tokenizer must be left out beside model.start_from, which brings its own. "
                 f"Received: model.start_from={self.model.start_from!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cut_in_several_ways(self) -> Self:
+        types = {self.tokenizer.model_type, self.tokenizer.target_model_type or "unigram"}
+        given = self.model.start_from is None
+        if given and self.training.subword_nbest > 1 and types != {"unigram"}:
+            raise ValueError(
+                "tokenizer.model_type must be unigram where texts are cut in several ways. Set it, "
+                "or leave training.subword_nbest at 1. Received: "
+                f"model_type={self.tokenizer.model_type!r}, "
+                f"target_model_type={self.tokenizer.target_model_type!r}, "
+                f"subword_nbest={self.training.subword_nbest}"
             )
         return self
 

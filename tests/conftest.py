@@ -5,7 +5,9 @@ from keras_transformer import backend
 # Before any test module: it loads onnxruntime-extensions, which must come before TensorFlow.
 backend.start()
 
+import contextlib  # noqa: E402
 import io  # noqa: E402
+import sys  # noqa: E402
 from importlib import metadata  # noqa: E402
 
 import keras  # noqa: E402
@@ -40,6 +42,25 @@ def _seeded():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def files_limited():
+    """Until its end, no file may grow above so many bytes: what a full disk is to a program."""
+    if sys.platform == "win32":
+        pytest.skip("needs RLIMIT_FSIZE")
+    import resource
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores SIGXFSZ
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ VOCABULARIES = {"source_vocab_size": 100, "target_vocab_size": 80}
         (TrainingConfig, {"peak_learning_rate": float("inf")}, "peak_learning_rate: .*finite"),
         (TrainingConfig, {"max_steps": 0}, "max_steps: .*max_steps=0"),
         (TrainingConfig, {"schedule": "linear"}, "schedule: .*schedule='linear'"),
+        (TrainingConfig, {"subword_nbest": 0}, "subword_nbest: .*subword_nbest=0"),
         (TrainingConfig, {"patience": 0}, "patience: .*patience=0"),
         (TrainingConfig, {"quality_examples": -1}, "quality_examples: .*quality_examples=-1"),
         (TrainingConfig, {"best_by": "blue"}, "best_by: .*best_by='blue'"),
@@ -206,3 +207,29 @@ def test_every_recipe_of_the_package_is_whole_and_named_after_its_file(name):
 def test_an_unknown_recipe_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"Did you mean 'reverse'"):
         find_recipe("revers")
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"model_type": "bpe", "vocab_size": 100},
+        {
+            "model_type": "unigram",
+            "vocab_size": 100,
+            "target_model_type": "word",
+            "target_vocab_size": 100,
+        },
+    ],
+)
+def test_only_unigram_pieces_can_be_drawn(tokenizer):
+    def recipe(**training):
+        return RunConfig(name="a", data={"kind": "reverse"}, tokenizer=tokenizer, training=training)
+
+    with pytest.raises(ValueError, match="model_type must be unigram .*subword_nbest=8"):
+        recipe(subword_nbest=8)
+    assert recipe(subword_nbest=1).training.subword_nbest == 1
+    unigram = {"model_type": "unigram", "vocab_size": 100}
+    given = RunConfig(
+        name="a", data={"kind": "reverse"}, tokenizer=unigram, training={"subword_nbest": 8}
+    )
+    assert given.training.subword_nbest == 8

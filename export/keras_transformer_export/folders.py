@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_transformer.files import current_umask, flush_folder
+from keras_transformer.files import current_umask, flush_folder, naming
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -22,15 +22,16 @@ def written_aside(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside `folder`, which takes its place when the block ends well.
 
     A folder that stood there is replaced in one step and deleted afterwards. When the block
-    raises, it stays as it was and nothing else is left.
+    raises, it stays as it was and nothing else is left. The error of a full disk names `folder`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         # mkdtemp makes folders for the owner only; a bundle is shared like any other folder.
         aside.chmod(0o777 & ~current_umask())
-        yield aside
-        _flush(aside)
+        with naming(folder):
+            yield aside
+            _flush(aside)
         _put_in_place(aside, folder)
         flush_folder(folder.parent)
     finally:

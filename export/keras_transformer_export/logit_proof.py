@@ -18,6 +18,7 @@ from onnx import (
     helper,
 )
 
+from keras_transformer.files import naming
 from keras_transformer_export.onnx_process import run_apart
 from keras_transformer_export.parity import ParityError
 
@@ -43,7 +44,7 @@ def max_logit_difference(translator: Any, model: ModelProto, sentences: Sequence
     chosen = sorted(sentences, key=len)[-SENTENCES:]
     # One at a time, so that there is one phase: the rows of the loop do not change.
     rows = [np.array([[*row, config.eos_id]]) for row in translator.source.encode(chosen)]
-    with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder:
+    with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder, naming(folder):
         path = Path(folder) / "logits.onnx"
         onnx.save(with_logits(model), path)
         outputs = run_apart(path, [{"source_ids": row.astype("int64")} for row in rows])

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.files import naming
+
 Arrays = Mapping[str, Any]
 
 
@@ -38,7 +40,7 @@ def run_timed(path: Path, feeds: Sequence[Arrays]) -> tuple[list[dict[str, np.nd
     Raises:
         RuntimeError: as `run_apart`.
     """
-    with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder:
+    with tempfile.TemporaryDirectory(prefix="keras_transformer.") as folder, naming(folder):
         questions, answers = Path(folder) / "questions.npz", Path(folder) / "answers.npz"
         _save(questions, feeds)
         command = [sys.executable, "-P", "-m", __name__, str(path), str(questions), str(answers)]

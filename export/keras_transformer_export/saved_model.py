@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_transformer import backend
+from keras_transformer.files import FULL
 from keras_transformer_export.outputs import Outputs
 from keras_transformer_export.search_inputs import DEFAULTS
 
@@ -28,11 +30,20 @@ def save(translator: Any, folder: Path) -> None:
     Args:
         translator: a `Translator`.
         folder: where to write; made where missing.
+
+    Raises:
+        OSError: the disk is full.
     """
     tf = backend.import_tensorflow()
     module = _module(tf, translator)
-    with _quiet():
-        tf.saved_model.save(module, str(folder), signatures=module.translate)
+    try:
+        with _quiet():
+            tf.saved_model.save(module, str(folder), signatures=module.translate)
+    except tf.errors.OpError as error:  # TensorFlow's own, where Python has an OSError
+        full = next((number for number in FULL if os.strerror(number) in error.message), None)
+        if full is None:
+            raise
+        raise OSError(full, os.strerror(full)) from error
 
 
 def load(folder: Path) -> Any:

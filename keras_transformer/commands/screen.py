@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shlex
 import sys
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from keras_transformer import backend
+from keras_transformer.files import FULL
 
 FAILED = 1  # the disk is full, an export is not equal, a bundle was changed
 BAD_INPUT = 2  # as the parser of options has it
@@ -63,8 +63,9 @@ def _report(error: Exception) -> None:
         # "[Errno 28] No space left on device: 'x'" without the number
         place = f": {error.filename}" if error.filename else ""
         message = f"{error.strerror}{place}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        message += ". Nothing saved before is lost: make room and give the same command again."
+    if isinstance(error, OSError) and error.errno in FULL:
+        advice = f"{FULL[error.errno]} and give the same command again"
+        message += f". Nothing saved before is lost: {advice}."
     warn(message or type(error).__name__, "error")
 
 

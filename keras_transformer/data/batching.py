@@ -1,6 +1,7 @@
 """Batches of token ids in few static shapes, in an order that only seed, epoch and step decide."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from keras_transformer.data.corpus import check_reiterable, corpus_identity
-from keras_transformer.data.pool import Encoder, Pool, empty_pool, join
+from keras_transformer.data.pool import Encoder, Pool, Side, empty_pool, join
 from keras_transformer.data.shapes import (
     Shape,
     assign,
@@ -100,6 +101,9 @@ class BatchStream:
         cache: a folder of this corpus's own, where it is kept as ids, so that each pair is
             tokenized once and not in every epoch and every process; None: nothing is kept. Only
             for corpora that say who they are (`identity`), as those of this package do.
+        subword_nbest: in how many ways a text may be cut; above 1, each epoch draws one of the most
+            probable ones (Kudo 2018, https://arxiv.org/abs/1804.10959). For unigram tokenizers.
+        subword_alpha: they are drawn by probability to this power, from 0: all alike.
 
     Raises:
         ValueError: for an argument out of range, an iterator in place of a corpus, a corpus
@@ -123,6 +127,8 @@ class BatchStream:
         decoder_start_id: int | None = None,
         pool_size: int = _POOL_SIZE,
         cache: Path | None = None,
+        subword_nbest: int = 1,
+        subword_alpha: float = 0.1,
     ):
         counts = {
             "batch_tokens": batch_tokens,
@@ -130,6 +136,7 @@ class BatchStream:
             "max_target_length": max_target_length,
             "num_shapes": num_shapes,
             "pool_size": pool_size,
+            "subword_nbest": subword_nbest,
         }
         _check_integers({"seed": seed}, 0)
         _check_integers(counts, 1)
@@ -137,6 +144,11 @@ class BatchStream:
             raise ValueError(
                 'overlong must be "skip" or "cut". Choose what happens to pairs above the length '
                 f"limits. Received: overlong={overlong!r}"
+            )
+        if not 0 <= subword_alpha < math.inf:
+            raise ValueError(
+                "subword_alpha must be a number from 0. Lower it for more variety. "
+                f"Received: subword_alpha={subword_alpha!r}"
             )
         start = target.bos_id if decoder_start_id is None else decoder_start_id
         if not 0 <= start < target.vocab_size:
@@ -148,11 +160,15 @@ class BatchStream:
         self._pairs, self._pool_size = pairs, pool_size
         self._source, self._target, self._start_id = source, target, start
         self._seed, self._shuffle = seed, shuffle
-        self._encoder = Encoder(source, target, max_source_length, max_target_length, overlong)
+        self._alpha = subword_alpha
+        self._encoder = Encoder(
+            source, target, max_source_length, max_target_length, overlong, subword_nbest
+        )
         about = {
             "corpus": corpus_identity(pairs) if cache else "",
             "tokenizers": [hashlib.sha256(t.serialized).hexdigest() for t in (source, target)],
             "limits": [max_source_length, max_target_length, overlong, pool_size],
+            "nbest": subword_nbest,
         }
         self._stored = StoredPools(cache, about)
         self._first_pool = self._read_first_pool()
@@ -189,8 +205,9 @@ class BatchStream:
             total = _add(total, pool, [(self._shapes[i], members) for i, members in plan])
             total = replace(total, overlong=total.overlong + read.overlong)
             carried = pool.take(leftovers)
-            for index, members in plan[skip:]:
-                yield self._build(pool, self._shapes[index], members)
+            for place, (index, members) in enumerate(plan[skip:], start=skip):
+                chance = np.random.default_rng([self._seed, epoch, number, place])
+                yield self._build(pool, self._shapes[index], members, chance)
             skip = max(0, skip - len(plan))
         if not total.batches:
             raise ValueError(_all_overlong(total.overlong))
@@ -304,26 +321,41 @@ class BatchStream:
         left = np.sort(np.concatenate([np.zeros(0, np.int64), *leftovers]))
         return [(index, order[members]) for index, members in plan], order[left]
 
-    def _build(self, pool: Pool, shape: Shape, members: np.ndarray) -> Batch:
-        real = np.arange(len(members))
-        source_ids = pool.source.padded(members, shape.rows, shape.source, self._source.pad_id)
-        source_ids[real, pool.source.lengths[members]] = self._source.eos_id
-        target_out = pool.target.padded(members, shape.rows, shape.target, self._target.pad_id)
+    def _build(
+        self, pool: Pool, shape: Shape, members: np.ndarray, chance: np.random.Generator
+    ) -> Batch:
+        source_ids = self._ids(pool.source, shape.source, shape.rows, members, chance, self._source)
+        target_out = self._ids(pool.target, shape.target, shape.rows, members, chance, self._target)
         target_in = np.empty_like(target_out)
         target_in[:, 1:] = target_out[:, :-1]
+        target_in[target_in == self._target.eos_id] = self._target.pad_id
         target_in[:, 0] = self._target.pad_id
-        target_in[real, 0] = self._start_id
-        target_out[real, pool.target.lengths[members]] = self._target.eos_id
+        target_in[: len(members), 0] = self._start_id
         return Batch(source_ids, target_in, target_out)
+
+    def _ids(
+        self,
+        side: Side,
+        length: int,
+        rows: int,
+        members: np.ndarray,
+        chance: np.random.Generator,
+        tokenizer: Tokenizer,
+    ) -> np.ndarray:
+        """Return [rows, length]: a way to cut each text, with the end id, then padding."""
+        ways = side.draw(members, self._alpha, chance)
+        ids = side.rows.padded(ways, rows, length, tokenizer.pad_id)
+        ids[np.arange(len(members)), side.rows.lengths[ways]] = tokenizer.eos_id
+        return ids
 
 
 def _lengths(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """Source and target lengths with the end id."""
-    return pool.source.lengths + 1, pool.target.lengths + 1
+    """Source and target lengths with the end id, each text cut into the most pieces."""
+    return pool.source.longest + 1, pool.target.longest + 1
 
 
 def _add(total: Statistics, pool: Pool, plan: list[tuple[Shape, np.ndarray]]) -> Statistics:
-    source_lengths, target_lengths = _lengths(pool)
+    source_lengths, target_lengths = pool.source.lengths + 1, pool.target.lengths + 1
     return replace(
         total,
         batches=total.batches + len(plan),

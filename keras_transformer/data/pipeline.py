@@ -36,6 +36,8 @@ def make_dataset(
     num_shapes: int = 16,
     decoder_start_id: int | None = None,
     cache: str | os.PathLike[str] | None = None,
+    subword_nbest: int = 1,
+    subword_alpha: float = 0.1,
 ) -> tf.data.Dataset:
     """Returns batches of ids in few static shapes, with little padding.
 
@@ -67,6 +69,10 @@ def make_dataset(
             is tokenized once, and not in every epoch of a large corpus and at every start. For
             corpora with a method `identity`, as those of this package; files that have changed
             are tokenized anew.
+        subword_nbest: above 1, each epoch cuts a text in one of so many of the most probable ways
+            (subword regularisation, Kudo 2018, https://arxiv.org/abs/1804.10959), and shapes have
+            room for the longest of them. Wants unigram tokenizers.
+        subword_alpha: they are drawn by probability to this power; 0: all alike.
 
     Returns:
         A `tf.data.Dataset`. `stream_of(dataset).statistics()` tells its size and padding. Its
@@ -99,6 +105,8 @@ def make_dataset(
         num_shapes=num_shapes,
         decoder_start_id=decoder_start_id,
         cache=None if cache is None else Path(cache),
+        subword_nbest=subword_nbest,
+        subword_alpha=subword_alpha,
     )
     return _as_dataset(stream, repeat, start_step)
 

@@ -44,15 +44,68 @@ class Rows(NamedTuple):
         )
 
 
+class Side(NamedTuple):
+    """The texts of one side: text i has the ways `rows[firsts[i]]` to be cut and those after it.
+
+    Attributes:
+        rows: every way of every text, the usual one of each text first.
+        firsts: index in `rows` of the usual way of each text.
+        counts: number of ways of each text, 1 without sampling.
+        log_probs: float32, of each way.
+    """
+
+    rows: Rows
+    firsts: np.ndarray
+    counts: np.ndarray
+    log_probs: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[tuple[np.ndarray, float]]]) -> "Side":
+        """Joins the (ids, log probability) of every way of every text."""
+        counts = np.fromiter((len(ways) for ways in texts), np.int64, len(texts))
+        log_probs = np.array([log_prob for ways in texts for _, log_prob in ways], np.float32)
+        rows = Rows.of([ids for ways in texts for ids, _ in ways])
+        return cls(rows, np.cumsum(counts) - counts, counts, log_probs)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each text, cut as usual."""
+        return self.rows.lengths[self.firsts]
+
+    @property
+    def longest(self) -> np.ndarray:
+        """The length of each text, cut into the most pieces."""
+        if not len(self.firsts):
+            return np.zeros(0, np.int64)
+        return np.maximum.reduceat(self.rows.lengths, self.firsts)
+
+    def take(self, indices: np.ndarray) -> "Side":
+        """Returns a copy of the chosen texts, in this order."""
+        counts = self.counts[indices]
+        firsts = np.cumsum(counts) - counts
+        ways = np.repeat(self.firsts[indices] - firsts, counts) + np.arange(counts.sum())
+        return Side(self.rows.take(ways), firsts, counts, self.log_probs[ways])
+
+    def draw(self, texts: np.ndarray, alpha: float, chance: np.random.Generator) -> np.ndarray:
+        """Returns an index in `rows` for each text, drawn by probability to the power alpha."""
+        chosen = self.firsts[texts]
+        for i in np.flatnonzero(self.counts[texts] > 1):
+            first, count = self.firsts[texts[i]], self.counts[texts[i]]
+            log_probs = self.log_probs[first : first + count].astype(np.float64)
+            weights = np.exp(alpha * (log_probs - log_probs.max()))
+            chosen[i] += chance.choice(count, p=weights / weights.sum())
+        return chosen
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
     """Pieces of the sources and targets of some pairs, without special ids."""
 
-    source: Rows
-    target: Rows
+    source: Side
+    target: Side
 
     def __len__(self) -> int:
-        return len(self.source.lengths)
+        return len(self.source.counts)
 
     def take(self, indices: np.ndarray) -> "Pool":
         """Returns a copy of the chosen pairs, in this order."""
@@ -61,32 +114,46 @@ class Pool:
 
 def empty_pool() -> Pool:
     """Returns a pool without pairs."""
-    return Pool(Rows.of([]), Rows.of([]))
+    return Pool(Side.of([]), Side.of([]))
 
 
 def join(pools: Iterable[Pool]) -> Pool:
     """Returns one pool with the pairs of all, in order."""
     parts = list(pools)
     return Pool(
-        _join_rows([part.source for part in parts]), _join_rows([part.target for part in parts])
+        _join_sides([part.source for part in parts]), _join_sides([part.target for part in parts])
+    )
+
+
+def _join_sides(parts: list[Side]) -> Side:
+    return Side(
+        _join_rows([part.rows for part in parts]),
+        _shifted([(part.firsts, len(part.rows.lengths)) for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+        np.concatenate([part.log_probs for part in parts]),
     )
 
 
 def _join_rows(parts: list[Rows]) -> Rows:
-    sizes = np.cumsum([0] + [len(part.flat) for part in parts[:-1]])
-    starts = [part.starts + size for part, size in zip(parts, sizes, strict=True)]
     return Rows(
         np.concatenate([part.flat for part in parts]),
-        np.concatenate(starts),
+        _shifted([(part.starts, len(part.flat)) for part in parts]),
         np.concatenate([part.lengths for part in parts]),
     )
+
+
+def _shifted(parts: list[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Join indices into arrays of the given sizes to indices into those arrays joined."""
+    sizes = np.cumsum([0] + [size for _, size in parts[:-1]])
+    return np.concatenate([indices + size for (indices, _), size in zip(parts, sizes, strict=True)])
 
 
 class Encoder:
     """Turns pairs of texts, or of id lists, into pools, and applies the length limits.
 
-    The limits count the end id. `overlong` and its counts: a pair with a side above its limit is
-    skipped, or the side is cut to the limit.
+    With `nbest` above 1, each text gets so many ways to be cut, for sampling; those above a limit
+    are left out. The limits count the end id. `overlong` and its counts: a pair with a side above
+    its limit is skipped, or the side is cut to the limit.
     """
 
     def __init__(
@@ -96,7 +163,9 @@ class Encoder:
         max_source_length: int,
         max_target_length: int,
         overlong: Literal["skip", "cut"],
+        nbest: int = 1,
     ):
+        self._nbest = nbest
         self.tokenizers = source, target
         self._limits = max_source_length - 1, max_target_length - 1
         self._overlong = overlong
@@ -122,7 +191,7 @@ class Encoder:
             read += len(chunk)
         return join(chunks), read, overlong
 
-    def _encode(self, chunk: list[Any], first: int) -> list[list[np.ndarray]]:
+    def _encode(self, chunk: list[Any], first: int) -> "list[list[list[_Way]]]":
         for offset, pair in enumerate(chunk):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(
@@ -131,29 +200,39 @@ class Encoder:
                 )
         return [self._encode_side(side, [pair[side] for pair in chunk], first) for side in (0, 1)]
 
-    def _encode_side(self, side: int, values: list[Any], first: int) -> list[np.ndarray]:
+    def _encode_side(self, side: int, values: list[Any], first: int) -> "list[list[_Way]]":
         tokenizer, name = self.tokenizers[side], ("source", "target")[side]
-        if isinstance(values[0], str):
-            for offset, value in enumerate(values):
-                check_text(value, f"{name} of pairs[{first + offset}]")
-            return [np.array(ids, np.int32) for ids in tokenizer.encode(values)]
-        return [
-            _check_ids(ids, tokenizer, f"{name} of pairs[{first + offset}]")
-            for offset, ids in enumerate(values)
-        ]
-
-    def _within_limits(self, sides: list[list[np.ndarray]]) -> tuple[Pool, int]:
-        lengths = np.array([[len(ids) for ids in side] for side in sides])
-        too_long = (lengths > np.array(self._limits)[:, None]).any(axis=0)
-        if self._overlong == "cut":
-            pairs = [
-                [ids[:limit] for ids in side]
-                for side, limit in zip(sides, self._limits, strict=True)
+        if not isinstance(values[0], str):
+            return [
+                [(_check_ids(ids, tokenizer, f"{name} of pairs[{first + offset}]"), 0.0)]
+                for offset, ids in enumerate(values)
             ]
-        else:
-            keep = np.flatnonzero(~too_long)
-            pairs = [[side[i] for i in keep] for side in sides]
-        return Pool(Rows.of(pairs[0]), Rows.of(pairs[1])), int(too_long.sum())
+        for offset, value in enumerate(values):
+            check_text(value, f"{name} of pairs[{first + offset}]")
+        if self._nbest == 1:
+            return [[(np.array(ids, np.int32), 0.0)] for ids in tokenizer.encode(values)]
+        texts = tokenizer.encode_nbest(values, self._nbest)
+        return [[(np.array(ids, np.int32), log_prob) for ids, log_prob in ways] for ways in texts]
+
+    def _within_limits(self, sides: "list[list[list[_Way]]]") -> tuple[Pool, int]:
+        lengths = np.array([[len(ways[0][0]) for ways in side] for side in sides])
+        too_long = (lengths > np.array(self._limits)[:, None]).any(axis=0)
+        keep = np.flatnonzero(~too_long) if self._overlong == "skip" else range(len(sides[0]))
+        kept = [
+            Side.of([_short_ways(side[i], limit) for i in keep])
+            for side, limit in zip(sides, self._limits, strict=True)
+        ]
+        return Pool(*kept), int(too_long.sum())
+
+
+_Way = tuple[np.ndarray, float]
+
+
+def _short_ways(ways: list[_Way], limit: int) -> list[_Way]:
+    """Return the ways up to a limit, and the usual one in any case, cut to it."""
+    (usual, log_prob), *others = ways
+    short = [way for way in others if len(way[0]) <= limit and len(usual) <= limit]
+    return [(usual[:limit], log_prob), *short]
 
 
 def _check_ids(ids: Any, tokenizer: Tokenizer, name: str) -> np.ndarray:

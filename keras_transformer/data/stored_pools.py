@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
-from keras_transformer.data.pool import Pool, Rows
+from keras_transformer.data.pool import Pool, Rows, Side
 
 _SMALL = 2**16  # ids below it take half the space
 
@@ -52,20 +52,14 @@ class StoredPools:
         except ValueError as error:
             warnings.warn(f"{error}; its pairs are tokenized again.", stacklevel=2)
             return None
-        sides = [
-            _rows(arrays[f"{side}_ids"], arrays[f"{side}_lengths"]) for side in ("source", "target")
-        ]
+        sides = [_read_side(arrays, name) for name in ("source", "target")]
         return Read(Pool(*sides), about["pairs"], about["overlong"], about["last"])
 
     def save(self, number: int, read: Read) -> None:
         """Keep a pool; where the disk is full, warn and keep nothing from now on."""
         if self.folder is None:
             return
-        arrays: dict[str, np.ndarray] = {}
-        for side, rows in (("source", read.pool.source), ("target", read.pool.target)):
-            most = int(rows.flat.max(initial=0))
-            arrays[f"{side}_ids"] = rows.flat.astype(np.uint16 if most < _SMALL else np.int32)
-            arrays[f"{side}_lengths"] = rows.lengths.astype(np.int32)
+        arrays = _side_arrays("source", read.pool.source) | _side_arrays("target", read.pool.target)
         about = {"pairs": read.pairs, "overlong": read.overlong, "last": read.last}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +76,23 @@ class StoredPools:
         return folder / f"pool-{self._key}-{number:05d}.npz"
 
 
-def _rows(flat: np.ndarray, lengths: np.ndarray) -> Rows:
-    lengths = lengths.astype(np.int64)
-    return Rows(flat.astype(np.int32), np.cumsum(lengths) - lengths, lengths)
+def _side_arrays(name: str, side: Side) -> dict[str, np.ndarray]:
+    flat = side.rows.flat
+    small = int(flat.max(initial=0)) < _SMALL
+    arrays = {
+        f"{name}_ids": flat.astype(np.uint16 if small else np.int32),
+        f"{name}_lengths": side.rows.lengths.astype(np.int32),
+    }
+    if len(side.log_probs) > len(side.counts):  # without sampling, each text has one way
+        arrays[f"{name}_counts"] = side.counts.astype(np.int32)
+        arrays[f"{name}_log_probs"] = side.log_probs
+    return arrays
+
+
+def _read_side(arrays: dict[str, np.ndarray], name: str) -> Side:
+    lengths = arrays[f"{name}_lengths"].astype(np.int64)
+    rows = Rows(arrays[f"{name}_ids"].astype(np.int32), np.cumsum(lengths) - lengths, lengths)
+    one_each = np.ones(len(lengths), np.int64)
+    counts = arrays.get(f"{name}_counts", one_each).astype(np.int64)
+    log_probs = arrays.get(f"{name}_log_probs", np.zeros(len(lengths), np.float32))
+    return Side(rows, np.cumsum(counts) - counts, counts, log_probs)

@@ -195,6 +195,62 @@ class Tokenizer:
         rows = self._processor.encode(check_texts(texts))
         return rows if self._unknowns is None else self._unknowns.apply(rows)
 
+    def encode_nbest(self, texts: Sequence[str], nbest: int) -> list[list[tuple[list[int], float]]]:
+        """Returns the most probable ways to cut each text into pieces, for subword regularisation.
+
+        Kudo 2018 (https://arxiv.org/abs/1804.10959), section 3.2. The same at every call and in
+        every process, which SentencePiece's own sampling is not.
+
+        Args:
+            texts: as for `encode`.
+            nbest: the most ways for a text, from 1.
+
+        Returns:
+            For each text at least one (ids, log probability): what `encode` gives comes first,
+            then the others by falling probability. An unknown piece counts as SentencePiece counts
+            it: 10 below the least probable one.
+
+        Raises:
+            ValueError: bad texts, `nbest` below 1, or a model that is not `unigram`: no other has
+                probabilities.
+        """
+        if isinstance(nbest, bool) or not isinstance(nbest, int) or nbest < 1:
+            raise ValueError(f"nbest must be an integer from 1. Received: nbest={nbest!r}")
+        scores = self._piece_scores()
+        found: list[list[tuple[list[int], float]]] = []
+        for text, best in zip(check_texts(texts), self._processor.encode(texts), strict=True):
+            ways = [best, *self._nbest(text, nbest)]
+            distinct = list(dict.fromkeys(tuple(way) for way in ways))[:nbest]
+            first, others = distinct[0], distinct[1:]
+            log_probs = {way: float(sum(scores[i] for i in way)) for way in distinct}
+            others.sort(key=lambda way: (-log_probs[way], way))
+            rows = [list(way) for way in (first, *others)]
+            if self._unknowns is not None:
+                rows = self._unknowns.apply(rows)
+            found.append(list(zip(rows, (log_probs[w] for w in (first, *others)), strict=True)))
+        return found
+
+    def _nbest(self, text: str, nbest: int) -> list[list[int]]:
+        try:
+            return self._processor.nbest_encode(text, nbest_size=nbest)
+        except RuntimeError:
+            raise ValueError(
+                "model_type must be unigram where texts are cut in several ways: the pieces of "
+                "other models have no probabilities. Train the tokenizer with "
+                'model_type="unigram", or leave subword_nbest at 1.'
+            ) from None
+
+    def _piece_scores(self) -> list[float]:
+        """Return the log probability of each piece of the model, by its id there."""
+        ids = range(self._processor.vocab_size())
+        ordinary = [i for i in ids if not self._processor.is_control(i)]
+        scores = [0.0] * len(ids)
+        for i in ordinary:
+            scores[i] = float(self._processor.get_score(i))
+        known = (scores[i] for i in ordinary if not self._processor.is_unknown(i))
+        scores[self._processor.unk_id()] = min(known, default=0.0) - 10
+        return scores
+
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each row of ids.
 

@@ -228,6 +228,7 @@ class ProgressLine(keras.callbacks.Callback):
         self.stop = stop
         self.console = console
         self.stream = stream
+        self._speed = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):

@@ -250,6 +250,8 @@ def _fit(
         repeat=True,
         start_step=start,
         cache=run.path / "ids" / "training",
+        subword_nbest=training.subword_nbest,
+        subword_alpha=training.subword_alpha,
         **options,
     )
     ids = run.path / "ids" / "validation"

@@ -145,6 +145,7 @@ class TranslationQuality(keras.callbacks.Callback):
             console.print(_line("output", output, console, "" if right else "yellow"))
 
     def _translate(self) -> list[str]:
+        assert self._translator is not None
         sources = [source for source, _ in self.examples]
         found = self._translator.translate(sources, **self.options)
         return [hypotheses[0].text for hypotheses in found]

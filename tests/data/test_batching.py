@@ -321,23 +321,38 @@ def test_a_streamed_corpus_without_a_usable_pair_is_refused_when_read(source, ta
         next(stream.stream())
 
 
-def test_a_long_corpus_takes_no_more_memory_than_a_short_one(source, target):
-    class Corpus:
-        def __init__(self, count):
-            self.count = count
+class Endless:
+    """Pairs of ids, made while they are read; `read` counts them."""
 
-        def __iter__(self):
-            return (([4 + i % 9] * (i % 17 + 1), [5] * (i % 13 + 1)) for i in range(self.count))
+    def __init__(self, count):
+        self.count, self.read = count, 0
 
-    def peak(count):
-        tracemalloc.start()
-        stream = BatchStream(Corpus(count), source, target, batch_tokens=256, pool_size=200)
-        batches = sum(1 for _ in stream.batches())
-        memory = tracemalloc.get_traced_memory()[1]
+    def __iter__(self):
+        for index in range(self.count):
+            self.read = index + 1
+            yield [4 + index % 9] * (index % 17 + 1), [5] * (index % 13 + 1)
+
+
+def test_the_first_batch_of_five_million_pairs_needs_no_more_than_one_pool(source, target):
+    pairs = Endless(5_000_000)
+    stream = BatchStream(pairs, source, target, batch_tokens=256, pool_size=500)
+    assert len(next(stream.batches()).source_ids)
+    assert pairs.read == 501  # one more, to know that it is not the last pool
+
+
+def test_memory_is_the_same_after_a_tenth_of_a_corpus_and_at_its_end(source, target):
+    pairs = Endless(20_000)
+    list(BatchStream(Endless(600), source, target, batch_tokens=256, pool_size=200).batches())
+    tracemalloc.start()
+    try:
+        stream = BatchStream(pairs, source, target, batch_tokens=256, pool_size=500)
+        tenth, rows = 0, 0
+        for batch in stream.batches():
+            rows += int((batch.source_ids[:, 0] != source.pad_id).sum())
+            if not tenth and pairs.read >= 2000:
+                tenth = tracemalloc.get_traced_memory()[1]
+        end = tracemalloc.get_traced_memory()[1]
+    finally:
         tracemalloc.stop()
-        return batches, memory
-
-    peak(300)
-    short, long = peak(600), peak(3000)
-    assert long[0] > 4 * short[0]
-    assert long[1] < 1.1 * short[1]
+    assert rows == 20_000
+    assert end < 1.1 * tenth

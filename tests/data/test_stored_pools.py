@@ -122,16 +122,18 @@ def test_where_nothing_can_be_written_training_goes_on(corpus, tokenizer, tmp_pa
 
 
 def test_large_ids_are_kept_whole(tmp_path):
-    from keras_transformer.data.pool import Pool, Rows
+    from keras_transformer.data.pool import Pool, Side
     from keras_transformer.data.stored_pools import Read, StoredPools
 
-    rows = Rows.of([np.array([4, 70_000], np.int32), np.zeros(0, np.int32)])
+    ids = np.array([4, 70_000], np.int32)
+    side = Side.of([[(ids, 0.0)], [(ids[:0], -1.0), (ids[1:], -2.5)]])
     store = StoredPools(tmp_path, {})
-    store.save(3, Read(Pool(rows, rows), 2, 1, last=True))
+    store.save(3, Read(Pool(side, side), 2, 1, last=True))
     found = store.load(3)
     assert found is not None
     assert found[1:] == (2, 1, True)
-    assert all(np.array_equal(a, b) for a, b in zip(found.pool.target, rows, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(found.pool.target.rows, side.rows, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(found.pool.target[1:], side[1:], strict=True))
 
 
 def test_a_corpus_without_an_identity_is_refused(tokenizer, tmp_path):

@@ -1,7 +1,7 @@
 import copy
 import json
 import os
-import resource
+import shutil
 import sys
 from collections import Counter
 from types import SimpleNamespace
@@ -283,18 +283,19 @@ def test_logits_of_another_model_are_noticed(translator, words, ids_model):
         max_logit_difference(translator, damaged(ids_model), words)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk_leaves_the_old_bundle(translator, words, tmp_path, no_conversion):
-    export(translator, tmp_path / "bundle", ["onnx"], sentences=words[:5])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(OSError):
-            export(translator, tmp_path / "bundle", ["onnx"], sentences=words[:5], force=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+@pytest.mark.parametrize(
+    ("format", "size"), [("onnx", 100_000), ("onnx", 5), ("saved_model", 300_000)]
+)
+def test_a_full_disk_leaves_the_old_bundle_and_is_said(
+    translator, words, bundle_folder, tmp_path, no_conversion, files_limited, format, size
+):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, folder)
+    with files_limited(size), pytest.raises(OSError, match="File too large") as caught:
+        export(translator, folder, [format], sentences=words[:5], force=True)
+    assert caught.value.filename == str(folder)
     assert os.listdir(tmp_path) == ["bundle"]
-    Bundle.open(tmp_path / "bundle").validate()
+    Bundle.open(folder).validate()
 
 
 def test_ctrl_c_leaves_nothing(translator, tmp_path):
