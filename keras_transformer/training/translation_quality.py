@@ -101,7 +101,7 @@ class TranslationQuality(keras.callbacks.Callback):
         if not self.examples:
             raise ValueError("pairs must hold at least one pair of texts. Received: none")
         self.outputs: list[str] = []
-        self._translator: Translator | None = None
+        self._translator: Any = None  # a Translator from the beginning of `fit` on
         # what is missing or cannot be measured is found here, not after hours of training
         self._values([references[0] for _, references in self.examples])
 
@@ -145,7 +145,6 @@ class TranslationQuality(keras.callbacks.Callback):
             console.print(_line("output", output, console, "" if right else "yellow"))
 
     def _translate(self) -> list[str]:
-        assert self._translator is not None
         sources = [source for source, _ in self.examples]
         found = self._translator.translate(sources, **self.options)
         return [hypotheses[0].text for hypotheses in found]
