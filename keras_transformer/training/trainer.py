@@ -29,7 +29,6 @@ from keras_transformer.training.callbacks import (
     KeepCheckpoints,
     ProgressLine,
     StopAt,
-    TranslationQuality,
 )
 from keras_transformer.training.checkpoints import (
     Progress,
@@ -41,7 +40,6 @@ from keras_transformer.training.compilation import compile_shapes
 from keras_transformer.training.distribution import ONE, Place, find_place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
-from keras_transformer.training.quality import METRICS
 from keras_transformer.training.records import (
     DrawCurve,
     MetricsLog,
@@ -49,9 +47,9 @@ from keras_transformer.training.records import (
     check_tensorboard,
 )
 from keras_transformer.training.schedules import InverseSquareRoot
+from keras_transformer.training.translation_quality import ShowOutputs, quality_of, shown_metric
 
 HELD_OUT = 500
-SHOWN = 2  # outputs at each evaluation
 
 
 @dataclass(frozen=True)
@@ -314,8 +312,8 @@ def _fit(
         console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
     if place.first:
         run.trim_metrics(start)
-    quality = _quality(splits, source, target, run.recipe)
-    progress = ProgressLine(stop, console, stream_of(batches), _shown_metric(training))
+    quality = quality_of(run.recipe, splits.validation, source, target)
+    progress = ProgressLine(stop, console, stream_of(batches), shown_metric(training))
     if training.average_last > 1:
         folder, count = run.path / "snapshots", training.average_last
         keep.average = AverageLast(folder, count, validation, quality, place)
@@ -324,10 +322,10 @@ def _fit(
         *([quality] if quality else []),
         *([keep.average] if keep.average else []),
         progress,
-        *([_ShowSamples(quality, console)] if quality else []),
+        *([ShowOutputs(quality, console)] if quality else []),
         *([MetricsLog(run)] if place.first else []),
         keep,  # behind it: what a checkpoint stands for has been logged
-        *([DrawCurve(run, _shown_metric(training), console)] if place.first else []),
+        *([DrawCurve(run, shown_metric(training), console)] if place.first else []),
     ]
     if training.tensorboard and place.first:
         callbacks.append(TensorBoardLog(run.path / "tensorboard"))
@@ -364,44 +362,6 @@ def _best_so_far(progress: Progress | None, best_by: str) -> Best:
     if progress is None or progress.best_by != best_by:
         return Best(best_by)
     return Best(best_by, progress.best, progress.waited)
-
-
-def _quality(
-    splits: Splits, source: Tokenizer, target: Tokenizer, recipe: RunConfig
-) -> TranslationQuality | None:
-    """Return what measures translations of the first validation pairs that are not too long."""
-    training, most = recipe.training, recipe.data.max_source_length
-    if not training.quality_examples:
-        return None
-    pairs = (pair for pair in splits.validation if len(source.encode([pair[0]])[0]) < most)
-    first = training.quality_metric
-    return TranslationQuality(
-        pairs,
-        source,
-        target,
-        (first, *(name for name in METRICS if name != first)),
-        num_examples=training.quality_examples,
-        best_by=first if training.best_by == "loss" else training.best_by,
-        samples=0,  # `_ShowSamples` does, behind the line of the epoch
-    )
-
-
-def _shown_metric(training: TrainingConfig) -> str:
-    if training.best_by == "loss" and training.quality_examples:
-        return training.quality_metric
-    return training.best_by
-
-
-class _ShowSamples(keras.callbacks.Callback):
-    """Prints a few outputs of the model at the end of an epoch."""
-
-    def __init__(self, quality: TranslationQuality, console: Console):
-        super().__init__()
-        self.quality = quality
-        self.console = console
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.quality.show(self.console, SHOWN)
 
 
 def _in_words(found: Statistics, data: DataConfig) -> str:
