@@ -3,6 +3,7 @@ import math
 import os
 import re
 import signal
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -104,20 +105,21 @@ def test_steps_of_a_resumed_run_are_counted_from_where_it_stood(model, tmp_path)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000006.npz"]
 
 
+@dataclass(frozen=True)
 class TwoProcesses(Place):
-    """This process is the second of two; the first one's clock stands at the given time."""
+    """This process is the second of two; `seconds` is the clock of the first."""
 
-    def __init__(self, seconds, interrupted=False):
-        super().__init__(index=1, processes=2)
-        self.__dict__["said"] = seconds, interrupted
+    index: int = 1
+    processes: int = 2
+    seconds: float = 0.0
+    interrupted: bool = False  # the first process
 
     def agree(self, seconds, interrupted):
-        first, other_interrupted = self.__dict__["said"]
-        return first, interrupted or other_interrupted
+        return self.seconds, interrupted or self.interrupted
 
 
 def test_another_process_follows_the_clock_of_the_first_and_writes_nothing(model, tmp_path):
-    place = TwoProcesses(60.0)
+    place = TwoProcesses(seconds=60.0)
     stop = StopAt(max_steps=100, max_minutes=1, place=place)
     cosine = CosineToTheEnd(stop, peak=0.1, warmup_steps=1)
     keep = KeepCheckpoints(tmp_path, stop, place=place)
@@ -129,7 +131,7 @@ def test_another_process_follows_the_clock_of_the_first_and_writes_nothing(model
 
 
 def test_ctrl_c_in_one_process_ends_all_at_the_same_step(model):
-    stop = StopAt(max_steps=100, place=TwoProcesses(0.0, interrupted=True))
+    stop = StopAt(max_steps=100, place=TwoProcesses(interrupted=True))
     assert fit(model, [stop]) == 1
     assert stop.reason == "interrupt"
 
