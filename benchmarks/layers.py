@@ -35,7 +35,7 @@ from layer_contestants import (
     Sizes,
     floating_point_operations,
 )
-from markdown import print_markdown
+from markdown_table import print_markdown
 from turns import Answer, Runner, print_failures
 
 

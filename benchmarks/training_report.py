@@ -7,7 +7,7 @@ from statistics import median
 
 from layer_contestants import Sizes, floating_point_operations
 from layers import Contestant, speed_of
-from markdown import print_markdown
+from markdown_table import print_markdown
 from real_batches import GIVING_BACK, Entry, Prepared, better
 from turns import Runner
 

@@ -193,8 +193,27 @@ def make_deterministic(seed: int, jit_compile: bool = False) -> None:
         (config.disable_op_determinism if jit_compile else config.enable_op_determinism)()
 
 
+def over_replicas(value: Any) -> tuple[Any, int]:
+    """Return the sum of a tensor over the replicas of `tf.distribute`, and their number.
+
+    Called inside a step of `fit`. Everywhere else, and on other backends, there is one replica.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return value, 1
+    distribute = import_tensorflow().distribute
+    context = distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value, 1
+    return context.all_reduce(distribute.ReduceOp.SUM, value), context.num_replicas_in_sync
+
+
 def concrete(tensor: Any) -> Any:
-    """Return the values of an eager tensor as a NumPy array, or None while a graph is traced."""
+    """Return the values of an eager tensor as a NumPy array.
+
+    None while a graph is traced, and of a tensor that is spread over several processes.
+    """
     import numpy as np
 
     if isinstance(tensor, (np.ndarray, list)):
@@ -203,7 +222,7 @@ def concrete(tensor: Any) -> Any:
         return tensor.numpy() if hasattr(tensor, "numpy") else None
     if "jax" in sys.modules and isinstance(tensor, sys.modules["jax"].Array):
         traced = isinstance(tensor, sys.modules["jax"].core.Tracer)
-        return None if traced else np.asarray(tensor)
+        return None if traced or not tensor.is_fully_addressable else np.asarray(tensor)
     return None
 
 

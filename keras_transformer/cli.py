@@ -140,6 +140,13 @@ def train(
     overlong: Annotated[
         Literal["skip", "cut"] | None, typer.Option(help="What becomes of pairs that are longer.")
     ] = None,
+    distribution: Annotated[
+        Literal["one", "mirrored", "data_parallel"] | None,
+        typer.Option(help="Several devices (TensorFlow), or processes and machines (JAX)."),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="How many of this machine's; default: all.")
+    ] = None,
 ) -> None:
     """Train a model, or resume where the same command was stopped.
 
@@ -172,7 +179,13 @@ def train(
                 "max_source_length": max_source_length,
                 "overlong": overlong,
             },
-            {"max_minutes": max_minutes, "max_steps": max_steps, "seed": seed},
+            {
+                "max_minutes": max_minutes,
+                "max_steps": max_steps,
+                "seed": seed,
+                "distribution": distribution,
+                "devices": devices,
+            },
             run_folder,
             start_from,
         )

@@ -172,6 +172,11 @@ class TrainingConfig(Settings):
     brought nothing better. `tensorboard` writes the same numbers for TensorBoard. With
     `subword_nbest` above 1 each pass cuts a text in one of so many ways, drawn by probability to
     the power `subword_alpha` (subword regularisation, Kudo 2018); it wants unigram tokenizers.
+
+    `precision` is Keras's dtype policy of the model; what is kept for inference is float32.
+    `distribution` says where it trains: on `one` device, `mirrored` on several of one machine
+    (TensorFlow), or `data_parallel` in one or more processes, of one or more machines (JAX);
+    `devices` is how many of those that a process has, None: all. A run may be resumed elsewhere.
     """
 
     batch_tokens: int = Field(default=4096, ge=1)
@@ -195,7 +200,19 @@ class TrainingConfig(Settings):
     jit_compile: bool = False
     subword_nbest: int = Field(default=1, ge=1)
     subword_alpha: float = Field(default=0.1, ge=0)
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    distribution: Literal["one", "mirrored", "data_parallel"] = "one"
+    devices: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _devices_of_a_distribution(self) -> Self:
+        if self.distribution == "one" and self.devices not in (None, 1):
+            raise ValueError(
+                "training.devices must be left out when distribution is 'one'. Set distribution to "
+                f"'mirrored' or 'data_parallel'. Received: devices={self.devices}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

@@ -13,10 +13,19 @@ from keras_transformer.files import remove_parts, replacing
 from keras_transformer.recipe import RunConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
-# What may differ in a run that is resumed: when it ends, what its best model is, what is written.
+# What a run that is resumed may have changed: when it ends, where it trains, what its best model is
+# and what it writes.
 FREE = {
     f"training.{name}"
-    for name in ("max_minutes", "max_steps", "best_by", "patience", "tensorboard")
+    for name in (
+        "max_minutes",
+        "max_steps",
+        "distribution",
+        "devices",
+        "best_by",
+        "patience",
+        "tensorboard",
+    )
 }
 
 

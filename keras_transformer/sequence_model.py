@@ -50,14 +50,27 @@ class SequenceModel(keras.Model):
     @property
     def tokens_seen(self):
         """Real target tokens of the current epoch of `fit` so far."""
-        return int(self._loss_per_token.count)
+        return int(ops.convert_to_numpy(self._loss_per_token.count + 0))  # a sum over devices
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self._is_a_mean_over_tokens:
             tokens = ops.sum(self.loss.position_weights(y, sample_weight))
-            self._loss_per_token.update_state(loss, sample_weight=tokens)
+            everywhere, replicas = backend.over_replicas(tokens)
+            if replicas == 1:
+                self._loss_per_token.update_state(loss, sample_weight=tokens)
+            else:  # Keras has divided the mean of each replica by their number
+                loss = loss * replicas
+                self._loss_per_token.update_state(loss, sample_weight=tokens)
+                loss = loss * tokens / ops.maximum(everywhere, 1)
         return loss
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if data_batch is not None:  # under tf.distribute a mean over devices: ids became floats
+            inputs, target_out, weights = keras.utils.unpack_x_y_sample_weight(data_batch)
+            inputs = tuple(ops.cast(ids, "int32") for ids in inputs)
+            data_batch = inputs, ops.cast(target_out, "int32"), weights
+        super()._symbolic_build(iterator, data_batch)
 
     def get_metrics_result(self):
         # Keras averages the loss over rows; batches hold different numbers of real tokens

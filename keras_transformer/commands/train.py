@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from keras_transformer import backend
+from keras_transformer.cluster import Cluster
 from keras_transformer.commands import screen
 from keras_transformer.evaluation import LABELS
 from keras_transformer.recipe import RunConfig, find_recipe, recipe_names
@@ -48,6 +49,8 @@ def run(
     """
     config, choices = _choose(recipe, pairs, source, target, start_from)
     config = changed(config, data=data, training=training)
+    if config.training.distribution == "data_parallel":
+        screen.out.quiet = Cluster.from_environment().index > 0  # the first process speaks for all
     folder = run_folder or Path("runs") / config.name
     _check_files(config)
     if config.model.start_from is not None:

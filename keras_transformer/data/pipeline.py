@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from keras_transformer import backend
-from keras_transformer.data.batching import BatchStream
+from keras_transformer.data.batching import Batch, BatchStream
 from keras_transformer.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def make_dataset(
     overlong: Literal["skip", "cut"] = "skip",
     num_shapes: int = 16,
     decoder_start_id: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    devices: int = 1,
     cache: str | os.PathLike[str] | None = None,
     subword_nbest: int = 1,
     subword_alpha: float = 0.1,
@@ -65,6 +67,10 @@ def make_dataset(
         overlong: "skip" pairs above a limit or "cut" them to it; counted in the statistics.
         num_shapes: the most shapes. Fewer mean fewer compilations and more padding.
         decoder_start_id: what `target_in` begins with; None: the target tokenizer's begin id.
+        shard: (index, count): of each batch, the rows of one of `count` processes, a block of
+            equal size; together the blocks are the batch of a single process. Every process reads
+            the whole corpus.
+        devices: of each process, which share its rows. Rows of padding make a batch divisible.
         cache: a folder where this corpus is kept as ids (2 to 4 bytes a token), so that each pair
             is tokenized once, and not in every epoch of a large corpus and at every start. For
             corpora with a method `identity`, as those of this package; files that have changed
@@ -87,11 +93,12 @@ def make_dataset(
         >>> train = make_dataset(pairs, source, target)                 # doctest: +SKIP
         >>> model.fit(train, epochs=20, shuffle=False)                  # doctest: +SKIP
     """
-    if isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 0:
+    if not _is_integer(start_step) or start_step < 0:
         raise ValueError(
             "start_step must be an integer from 0. Give the number of batches already seen. "
             f"Received: start_step={start_step!r}"
         )
+    _check_shard(shard, devices)
     stream = BatchStream(
         pairs,
         source,
@@ -108,10 +115,47 @@ def make_dataset(
         subword_nbest=subword_nbest,
         subword_alpha=subword_alpha,
     )
-    return _as_dataset(stream, repeat, start_step)
+    pads = (source.pad_id, target.pad_id, target.pad_id)
+
+    def share(batch: Batch) -> Batch:
+        blocks = (_block(ids, pad, shard, devices) for ids, pad in zip(batch, pads, strict=True))
+        return Batch(*blocks)
+
+    return _as_dataset(stream, repeat, start_step, share)
 
 
-def _as_dataset(stream: BatchStream, repeat: bool, start_step: int) -> tf.data.Dataset:
+def _check_shard(shard: tuple[int, int], devices: int) -> None:
+    if len(shard) != 2 or not all(map(_is_integer, shard)) or not 0 <= shard[0] < shard[1]:
+        raise ValueError(
+            "shard must be (index, count), integers with 0 <= index < count. Give the number of "
+            f"this process and that of all. Received: shard={shard!r}"
+        )
+    if not _is_integer(devices) or devices < 1:
+        raise ValueError(
+            "devices must be an integer from 1. Give the number of devices that share the rows. "
+            f"Received: devices={devices!r}"
+        )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _block(ids: np.ndarray, pad_id: int, shard: tuple[int, int], devices: int) -> np.ndarray:
+    """Returns the rows of one process, `[B / count, T]` of ids `[B, T]`, filled up with padding."""
+    index, count = shard
+    missing = -len(ids) % (count * devices)
+    filled = np.pad(ids, ((0, missing), (0, 0)), constant_values=pad_id)
+    rows = len(filled) // count
+    return filled[index * rows : (index + 1) * rows]
+
+
+def _as_dataset(
+    stream: BatchStream,
+    repeat: bool,
+    start_step: int,
+    share: Callable[[Batch], Batch] | None = None,
+) -> tf.data.Dataset:
     tf = backend.import_tensorflow()
     first_epoch, skip = (0, 0) if repeat else stream.locate(start_step)
     iterations = itertools.count()
@@ -122,7 +166,7 @@ def _as_dataset(stream: BatchStream, repeat: bool, start_step: int) -> tf.data.D
             batches = stream.stream(start_step)
         else:
             batches = stream.batches(first_epoch + iteration, skip if iteration == 0 else 0)
-        for batch in batches:
+        for batch in batches if share is None else map(share, batches):
             yield (batch.source_ids, batch.target_in), batch.target_out
 
     ids = tf.TensorSpec([None, None], tf.int32)

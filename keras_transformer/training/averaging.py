@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.training.distribution import ONE, Place
 from keras_transformer.training.translation_quality import TranslationQuality
 
 SPARE = 2  # of each generation of checkpoints, so that a run that is resumed finds what it needs
@@ -53,15 +54,22 @@ class AverageLast(keras.callbacks.Callback):
         count: how many of the last ones the mean is of, from 1.
         validation: what is evaluated.
         quality: a `TranslationQuality` that stands before this callback, or None.
+        place: where training happens; the first of its processes writes.
 
     Attributes:
         weights: the mean, as `model.get_weights()` has it; None where it is the weights themselves.
     """
 
     def __init__(
-        self, folder: Path, count: int, validation: Any, quality: TranslationQuality | None = None
+        self,
+        folder: Path,
+        count: int,
+        validation: Any,
+        quality: TranslationQuality | None = None,
+        place: Place = ONE,
     ):
         super().__init__()
+        self.place = place
         self.quality = quality
         self.folder = Path(folder)
         self.count = count
@@ -70,16 +78,19 @@ class AverageLast(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         step = int(self.model.optimizer.iterations)
-        for path in self._snapshots():
-            if path > self._path(step) or not _is_whole(path):
-                path.unlink()  # of a time that a resumed run has yet to see, or damaged
+        with self.place.first_before_others():
+            for path in self._snapshots():
+                if path > self._path(step) or not _is_whole(path):
+                    path.unlink()  # of a time that a resumed run has yet to see, or damaged
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         trained = self.model.get_weights()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(int(self.model.optimizer.iterations))
-        write_arrays(path, {f"{i:05d}": array for i, array in enumerate(trained)}, {})
+        with self.place.first_before_others():
+            if self.place.first:
+                write_arrays(path, {f"{i:05d}": array for i, array in enumerate(trained)}, {})
         paths = self._snapshots()
         self.weights = None
         names = ("loss", *(self.quality.metrics if self.quality else ()))
@@ -93,7 +104,7 @@ class AverageLast(keras.callbacks.Callback):
             finally:
                 self.model.set_weights(trained)
         logs |= {f"val_averaged_{name}": value for name, value in found.items()}
-        for path in paths[: -self.count - SPARE]:
+        for path in paths[: -self.count - SPARE] if self.place.first else ():
             path.unlink()
 
     def _measured(self) -> dict[str, float]:

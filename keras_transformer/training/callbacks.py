@@ -17,6 +17,7 @@ from keras_transformer.evaluation import LABELS
 from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import Progress, save_checkpoint, save_inference_model
+from keras_transformer.training.distribution import ONE, Place
 from keras_transformer.training.translation_quality import TranslationQuality
 
 __all__ = ["CosineToTheEnd", "KeepCheckpoints", "ProgressLine", "StopAt", "TranslationQuality"]
@@ -31,14 +32,22 @@ class StopAt(keras.callbacks.Callback):
         max_steps: optimizer steps in all, those before a resume included.
         max_minutes: wall time in all, or None.
         seconds_before: time spent before the resume.
+        step: steps made before the resume; None: those that the optimizer counts, which leaves
+            out the ones that loss scaling has skipped.
+        place: where training happens; all its processes end at the same step.
 
     Attributes:
+        step: steps so far.
         reason: `steps`, `time` or `interrupt` once `fit` was ended, before that None; `patience`
             where `KeepCheckpoints` ended it.
     """
 
-    def __init__(self, max_steps, max_minutes=None, seconds_before=0.0):
+    def __init__(self, max_steps, max_minutes=None, seconds_before=0.0, step=None, place=ONE):
         super().__init__()
+        self.step = step or 0
+        self.place = place
+        self._steps_before = step
+        self._agreed = None
         self.max_steps = max_steps
         self.max_seconds = None if max_minutes is None else 60 * max_minutes
         self.seconds_before = seconds_before
@@ -53,12 +62,16 @@ class StopAt(keras.callbacks.Callback):
 
     def used(self, step: int) -> float:
         """Return the share of the run that is over at a step: of its steps or of its time."""
-        by_time = self.seconds / self.max_seconds if self.max_seconds else 0.0
+        seconds = self.seconds if self._agreed is None else self._agreed
+        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(step / self.max_steps, by_time))
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
-        self._step = int(self.model.optimizer.iterations)
+        if self._steps_before is None:
+            self.step = int(self.model.optimizer.iterations)
+        if self.place.processes > 1:
+            self._agreed, _ = self.place.agree(self.seconds, False)
         self._previous_handler = signal.getsignal(signal.SIGINT)
         try:
             signal.signal(signal.SIGINT, self._interrupt)
@@ -70,21 +83,24 @@ class StopAt(keras.callbacks.Callback):
         signal.signal(signal.SIGINT, self._previous_handler or signal.default_int_handler)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        if self.reason is None and self._step >= self.max_steps:
+        self.step += 1
+        seconds = self.seconds
+        if self.place.processes > 1:
+            seconds, interrupted = self.place.agree(seconds, self.reason == "interrupt")
+            self._agreed, self.reason = seconds, "interrupt" if interrupted else None
+        if self.reason is None and self.step >= self.max_steps:
             self.reason = "steps"
-        if self.reason is None and self.max_seconds and self.seconds >= self.max_seconds:
+        if self.reason is None and self.max_seconds and seconds >= self.max_seconds:
             self.reason = "time"
         if self.reason is not None:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:  # the callbacks behind this one log where the run stands
-            rate = float(self.model.optimizer.learning_rate)
             logs |= {
-                "step": self._step,
+                "step": self.step,
                 "seconds": round(self.seconds, 1),
-                "learning_rate": rate,
+                "learning_rate": float(self.model.optimizer.learning_rate),
             }
 
     def on_train_end(self, logs=None):
@@ -116,13 +132,10 @@ class CosineToTheEnd(keras.callbacks.Callback):
         self.peak = peak
         self.warmup_steps = warmup_steps
 
-    def on_train_begin(self, logs=None):
-        self._step = int(self.model.optimizer.iterations)
-
     def on_train_batch_begin(self, batch, logs=None):
-        self._step += 1
-        warmup = min(1.0, self._step / self.warmup_steps)
-        decay = (1 + np.cos(np.pi * self.stop.used(self._step))) / 2
+        step = self.stop.step + 1
+        warmup = min(1.0, step / self.warmup_steps)
+        decay = (1 + np.cos(np.pi * self.stop.used(step))) / 2
         self.model.optimizer.learning_rate = self.peak * warmup * decay
 
 
@@ -143,6 +156,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         average: an `AverageLast` that stands before this callback; its mean of weights is kept
             where it is the best by the same measure.
         patience: evaluations without a better model after which training ends; None: never.
+        place: where training happens; the first of its processes writes.
     """
 
     def __init__(
@@ -153,8 +167,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         tokenizers: list[str] | None = None,
         average: AverageLast | None = None,
         patience: int | None = None,
+        place: Place = ONE,
     ):
         super().__init__()
+        self.place = place
         self.patience = patience
         self.average = average
         self.tokenizers = tokenizers
@@ -169,9 +185,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         chosen = self.best.judge(
             [logs.get(f"val_{self.best.metric}"), logs.get(f"val_averaged_{self.best.metric}")]
         )
-        if chosen is not None:
+        if chosen is not None and self.place.first:
             weights = self.average.weights if self.average is not None and chosen == 1 else None
-            save_inference_model(self.model, self.folder / "best.keras", weights)
+            with self.place.alone():
+                save_inference_model(self.model, self.folder / "best.keras", weights)
         if self.best.is_out_of(self.patience) and self.stop.reason is None:
             self.stop.reason = "patience"
             self.model.stop_training = True
@@ -186,7 +203,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         value = float(logs.get(name, 0.0))
         if np.isfinite(value):
             return
-        step = int(self.model.optimizer.iterations)
+        step = self.stop.step
         kept = max((self.folder / "checkpoints").glob("step-*.npz"), default=None)
         raise ValueError(
             f"The loss became not a number at step {step:,}; training has stopped. "
@@ -197,9 +214,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         )
 
     def _save(self):
-        step = int(self.model.optimizer.iterations)
+        if not self.place.first:
+            return
         progress = Progress(
-            step=step,
+            step=self.stop.step,
             seconds=self.stop.seconds,
             best=self.best.value,
             tokenizers=self.tokenizers,
@@ -232,7 +250,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_train_begin(self, logs=None):
-        self._step = int(self.model.optimizer.iterations)
         self._shown = 0.0
         self._live.start()
 
@@ -241,7 +258,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._speed = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
         self._speed = self.model.tokens_seen / (time.monotonic() - self._epoch_began)
         if self.stop.reason == "interrupt":
             self._live.update(f"{self._place()}  saving, then one last validation", refresh=True)
@@ -291,7 +307,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def _place(self) -> str:
         limit = f" of {_clock(self.stop.max_seconds)}" if self.stop.max_seconds else ""
-        return f"  {_clock(self.stop.seconds)}{limit}  step {self._step:,}"
+        return f"  {_clock(self.stop.seconds)}{limit}  step {self.stop.step:,}"
 
 
 def _clock(seconds: float) -> str:

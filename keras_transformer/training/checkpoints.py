@@ -113,8 +113,14 @@ def restore_checkpoint(
 
 
 def save_inference_model(model: Any, path: Path, weights: list[np.ndarray] | None = None) -> None:
-    """Save a model for inference, without optimizer, atomically; None: with its own weights."""
-    copy = type(model).from_config(model.get_config())
+    """Save a model for inference, without optimizer and in float32, atomically.
+
+    Args:
+        model: the one that is trained, in any precision.
+        path: a `.keras` file.
+        weights: other weights for it; None: its own.
+    """
+    copy = type(model).from_config(model.get_config() | {"dtype": "float32"})
     copy.set_weights(model.get_weights() if weights is None else weights)
     with replacing(path) as aside:
         copy.save(aside)

@@ -13,10 +13,10 @@ from keras_transformer.evaluation import LABELS
 from keras_transformer.files import replacing
 
 # Of the eight colours that Okabe and Ito chose for every kind of sight; lines and marks differ too.
-TRAINING = {"color": "#0072B2", "linestyle": "-"}
+TRAINING = {"color": "#0072B2", "linestyle": "-", "marker": "."}
 VALIDATION = {"color": "#D55E00", "linestyle": "--", "marker": "o", "markersize": 3}
 AVERAGED = {"color": "#009E73", "linestyle": ":", "marker": "s", "markersize": 3}
-RATE = {"color": "#000000", "linestyle": "-"}
+RATE = {"color": "#000000", "linestyle": "-", "marker": "."}
 
 Line = tuple[str, str, dict[str, Any]]  # column, label, style
 

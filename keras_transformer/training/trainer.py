@@ -29,7 +29,6 @@ from keras_transformer.training.callbacks import (
     KeepCheckpoints,
     ProgressLine,
     StopAt,
-    TranslationQuality,
 )
 from keras_transformer.training.checkpoints import (
     Progress,
@@ -38,9 +37,9 @@ from keras_transformer.training.checkpoints import (
     save_checkpoint,
 )
 from keras_transformer.training.compilation import compile_shapes
+from keras_transformer.training.distribution import ONE, Place, find_place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import Perplexity, TokenAccuracy
-from keras_transformer.training.quality import METRICS
 from keras_transformer.training.records import (
     DrawCurve,
     MetricsLog,
@@ -48,9 +47,9 @@ from keras_transformer.training.records import (
     check_tensorboard,
 )
 from keras_transformer.training.schedules import InverseSquareRoot
+from keras_transformer.training.translation_quality import ShowOutputs, quality_of, shown_metric
 
 HELD_OUT = 500
-SHOWN = 2  # outputs at each evaluation
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,50 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     if recipe.training.tensorboard:
         check_tensorboard()
     backend.make_deterministic(recipe.training.seed, recipe.training.jit_compile)
-    run = RunFolder.prepare(run_folder, recipe)
-    splits = open_splits(recipe.data)
-    check_not_empty(splits, recipe.data)
-    if recipe.model.start_from is not None and not run.has_weights:
-        take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
-    source, target = prepare_tokenizers(run, splits, console)
-    run.save_recipe()  # of a run that is resumed: its limits may be new
-    model = compiled_model(_architecture(run.recipe, source, target), recipe.training)
+    place = find_place(recipe.training)
+    if not place.first:
+        console = Console(quiet=True)
+    with place.first_before_others():
+        run = RunFolder.prepare(run_folder, recipe)
+        splits = open_splits(recipe.data)
+        check_not_empty(splits, recipe.data)
+        if not place.first:
+            check_shared(run)
+        if recipe.model.start_from is not None and not run.has_weights:
+            take_over(run, StartingPoint.find(recipe.model.start_from), splits, console)
+        source, target = prepare_tokenizers(run, splits, console)
+        if place.first:
+            run.save_recipe()  # of a run that is resumed: its limits may be new
+    with place.fit_scope():
+        return _train(run, splits, source, target, place, console)
+
+
+def check_shared(run: RunFolder) -> None:
+    """Find out whether a process sees what the first one has prepared.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not (run.path / "target.model").exists():
+        raise ValueError(
+            "--run-folder must be on a disk that every process sees, and the first process must "
+            "have prepared it: see what process 0 says. "
+            f"Received: {run.path} without target.model"
+        )
+
+
+def _train(
+    run: RunFolder,
+    splits: Splits,
+    source: Tokenizer,
+    target: Tokenizer,
+    place: Place,
+    console: Console,
+) -> TrainingResult:
+    recipe = run.recipe
+    keras.utils.set_random_seed(recipe.training.seed)  # whatever this process has drawn before
+    with place.model_scope():
+        model = compiled_model(_architecture(recipe, source, target), recipe.training)
     console.print(f"Model       {_describe(model)}", highlight=False)
     tokenizers = fingerprints(source, target)
     progress, damaged = restore_checkpoint(run.path / "checkpoints", model, tokenizers)
@@ -97,14 +132,17 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         recipe.training.max_steps,
         recipe.training.max_minutes,
         progress.seconds if progress else 0.0,
+        progress.step if progress else 0,
+        place,
     )
     best = _best_so_far(progress, recipe.training.best_by)
-    keep = KeepCheckpoints(run.path, stop, best, tokenizers, patience=recipe.training.patience)
+    keep = KeepCheckpoints(
+        run.path, stop, best, tokenizers, patience=recipe.training.patience, place=place
+    )
     if progress and _is_finished(progress.step, progress.seconds, best, recipe.training):
         return TrainingResult(run, "finished", progress.step, progress.seconds, best)
     _fit(model, run, splits, source, target, stop, keep, console)
-    step = int(model.optimizer.iterations)
-    return TrainingResult(run, stop.reason or "steps", step, stop.seconds, best)
+    return TrainingResult(run, stop.reason or "steps", stop.step, stop.seconds, best)
 
 
 def check_not_empty(splits: Splits, data: DataConfig) -> None:
@@ -200,7 +238,7 @@ def _save_beginning(
 
 def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Transformer:
     """Return a new `Transformer`, compiled as a recipe says."""
-    model = Transformer(config, name="transformer")
+    model = Transformer(config, name="transformer", dtype=training.precision)
     model.compile(
         optimizer=keras.optimizers.Adam(
             _schedule(training),
@@ -210,7 +248,8 @@ def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Trans
         ),
         loss=SmoothedCrossEntropy(training.label_smoothing, config.pad_id),
         metrics=[TokenAccuracy(config.pad_id), Perplexity(config.pad_id)],
-        jit_compile=training.jit_compile,
+        # without a compiler, JAX would make a step operation by operation
+        jit_compile=training.jit_compile or keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -232,7 +271,7 @@ def _fit(
     keep: KeepCheckpoints,
     console: Console,
 ) -> None:
-    training, data = run.recipe.training, run.recipe.data
+    training, data, place = run.recipe.training, run.recipe.data, stop.place
     options: dict[str, Any] = {
         "batch_tokens": training.batch_tokens,
         "num_shapes": training.num_shapes,
@@ -240,8 +279,10 @@ def _fit(
         "max_target_length": data.max_target_length,
         "overlong": data.overlong,
         "decoder_start_id": model.config.start_id,
+        "shard": (place.index, place.processes),
+        "devices": place.devices,
     }
-    start = int(model.optimizer.iterations)
+    start = stop.step
     if start:
         console.print(f"Resuming at step {start:,}", highlight=False)
     batches = make_dataset(
@@ -251,12 +292,12 @@ def _fit(
         seed=training.seed,
         repeat=True,
         start_step=start,
-        cache=run.path / "ids" / "training",
+        cache=run.path / "ids" / "training" if place.first else None,
         subword_nbest=training.subword_nbest,
         subword_alpha=training.subword_alpha,
         **options,
     )
-    ids = run.path / "ids" / "validation"
+    ids = run.path / "ids" / "validation" if place.first else None
     validation = make_dataset(
         splits.validation, source, target, shuffle=False, cache=ids, **options
     )
@@ -265,27 +306,28 @@ def _fit(
     if not start and run.recipe.model.start_from is not None:
         loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
         console.print(f"Before      validation loss {loss:.3f}", highlight=False)
-    if training.jit_compile:
+    if training.jit_compile and place == ONE:
         seconds, shapes = compile_shapes(model, batches, validation)
         stop.seconds_before += seconds
         console.print(f"Compiled    {shapes} shapes in {seconds:.0f} s", highlight=False)
-    run.trim_metrics(start)
-    quality = _quality(splits, source, target, run.recipe)
-    progress = ProgressLine(stop, console, stream_of(batches), _shown_metric(training))
+    if place.first:
+        run.trim_metrics(start)
+    quality = quality_of(run.recipe, splits.validation, source, target)
+    progress = ProgressLine(stop, console, stream_of(batches), shown_metric(training))
     if training.average_last > 1:
         folder, count = run.path / "snapshots", training.average_last
-        keep.average = AverageLast(folder, count, validation, quality)
+        keep.average = AverageLast(folder, count, validation, quality, place)
     callbacks: list[keras.callbacks.Callback] = [
         stop,
         *([quality] if quality else []),
         *([keep.average] if keep.average else []),
         progress,
-        *([_ShowSamples(quality, console)] if quality else []),
-        MetricsLog(run),
+        *([ShowOutputs(quality, console)] if quality else []),
+        *([MetricsLog(run)] if place.first else []),
         keep,  # behind it: what a checkpoint stands for has been logged
-        DrawCurve(run, _shown_metric(training), console),
+        *([DrawCurve(run, shown_metric(training), console)] if place.first else []),
     ]
-    if training.tensorboard:
+    if training.tensorboard and place.first:
         callbacks.append(TensorBoardLog(run.path / "tensorboard"))
         console.print(
             f"TensorBoard tensorboard --logdir {run.path / 'tensorboard'}",
@@ -320,44 +362,6 @@ def _best_so_far(progress: Progress | None, best_by: str) -> Best:
     if progress is None or progress.best_by != best_by:
         return Best(best_by)
     return Best(best_by, progress.best, progress.waited)
-
-
-def _quality(
-    splits: Splits, source: Tokenizer, target: Tokenizer, recipe: RunConfig
-) -> TranslationQuality | None:
-    """Return what measures translations of the first validation pairs that are not too long."""
-    training, most = recipe.training, recipe.data.max_source_length
-    if not training.quality_examples:
-        return None
-    pairs = (pair for pair in splits.validation if len(source.encode([pair[0]])[0]) < most)
-    first = training.quality_metric
-    return TranslationQuality(
-        pairs,
-        source,
-        target,
-        (first, *(name for name in METRICS if name != first)),
-        num_examples=training.quality_examples,
-        best_by=first if training.best_by == "loss" else training.best_by,
-        samples=0,  # `_ShowSamples` does, behind the line of the epoch
-    )
-
-
-def _shown_metric(training: TrainingConfig) -> str:
-    if training.best_by == "loss" and training.quality_examples:
-        return training.quality_metric
-    return training.best_by
-
-
-class _ShowSamples(keras.callbacks.Callback):
-    """Prints a few outputs of the model at the end of an epoch."""
-
-    def __init__(self, quality: TranslationQuality, console: Console):
-        super().__init__()
-        self.quality = quality
-        self.console = console
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.quality.show(self.console, SHOWN)
 
 
 def _in_words(found: Statistics, data: DataConfig) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from keras_transformer.data.corpus import Pair
 from keras_transformer.evaluation import LABELS
+from keras_transformer.recipe import RunConfig, TrainingConfig
 from keras_transformer.search_options import check_count
 from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training.best import Best
@@ -21,6 +22,7 @@ from keras_transformer.training.quality import METRICS, Tokenize, measure, take_
 from keras_transformer.translator import Translator
 
 WIDTH = 80  # of a terminal, and of a cell in a notebook
+SHOWN = 2  # outputs at each evaluation of a recipe
 
 
 class TranslationQuality(keras.callbacks.Callback):
@@ -99,7 +101,7 @@ class TranslationQuality(keras.callbacks.Callback):
         if not self.examples:
             raise ValueError("pairs must hold at least one pair of texts. Received: none")
         self.outputs: list[str] = []
-        self._translator: Translator | None = None
+        self._translator: Any = None  # a Translator from the beginning of `fit` on
         # what is missing or cannot be measured is found here, not after hours of training
         self._values([references[0] for _, references in self.examples])
 
@@ -143,7 +145,6 @@ class TranslationQuality(keras.callbacks.Callback):
             console.print(_line("output", output, console, "" if right else "yellow"))
 
     def _translate(self) -> list[str]:
-        assert self._translator is not None
         sources = [source for source, _ in self.examples]
         found = self._translator.translate(sources, **self.options)
         return [hypotheses[0].text for hypotheses in found]
@@ -184,3 +185,47 @@ def _line(label: str, text: str, console: Console, style: str = "") -> Text:
     line = Text.assemble((f"  {label:<11}", "dim"), (text, style), no_wrap=True)
     line.truncate(min(WIDTH, console.width), overflow="ellipsis")
     return line
+
+
+def quality_of(
+    recipe: RunConfig, validation: Iterable[Pair], source: Tokenizer, target: Tokenizer
+) -> TranslationQuality | None:
+    """Return what measures a recipe's first validation pairs, or None where it wants none.
+
+    Pairs whose source is too long for the model are left out. What is best and when to stop is for
+    `KeepCheckpoints` to say, and `ShowOutputs` prints.
+    """
+    training, most = recipe.training, recipe.data.max_source_length
+    if not training.quality_examples:
+        return None
+    first = training.quality_metric
+    return TranslationQuality(
+        (pair for pair in validation if len(source.encode([pair[0]])[0]) < most),
+        source,
+        target,
+        (first, *(name for name in METRICS if name != first)),
+        num_examples=training.quality_examples,
+        samples=0,
+    )
+
+
+def shown_metric(training: TrainingConfig) -> str:
+    """Return the measure that a recipe's progress and curve show: the one it chooses by.
+
+    It is the task's own where the loss chooses and translations are measured all the same.
+    """
+    if training.best_by == "loss" and training.quality_examples:
+        return training.quality_metric
+    return training.best_by
+
+
+class ShowOutputs(keras.callbacks.Callback):
+    """Prints a few outputs of a `TranslationQuality` at the end of an epoch."""
+
+    def __init__(self, quality: TranslationQuality, console: Console):
+        super().__init__()
+        self.quality = quality
+        self.console = console
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.quality.show(self.console, SHOWN)

@@ -168,3 +168,38 @@ def test_every_public_name_of_data_resolves():
     assert set(data.__all__) <= set(dir(data))
     with pytest.raises(AttributeError, match="no attribute 'make_datasets'"):
         data.make_datasets  # noqa: B018
+
+
+def test_the_shards_of_a_batch_are_the_batch_of_one_process(tokenizer):
+    def shards(count, devices):
+        options = {"batch_tokens": 60, "seed": 3, "devices": devices}
+        return [
+            batches(make_dataset(PAIRS, tokenizer, tokenizer, shard=(i, count), **options))
+            for i in range(count)
+        ]
+
+    (whole,) = shards(1, 1)
+    for parts in zip(whole, *shards(3, 2), strict=True):
+        batch, parts = parts[0], parts[1:]
+        for ids, blocks in zip(batch, zip(*parts, strict=True), strict=True):
+            assert len({len(block) for block in blocks}) == 1
+            assert len(blocks[0]) % 2 == 0
+            together = [row for block in blocks for row in block]
+            assert together[: len(ids)] == ids
+            assert not any(any(row) for row in together[len(ids) :])
+            assert len(together) - len(ids) < 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shard": (2, 2)}, r"shard must be \(index, count\).*\(2, 2\)"),
+        ({"shard": (0.5, 2)}, "shard must be"),
+        ({"shard": (0, 1, 2)}, "shard must be"),
+        ({"devices": 0}, "devices must be an integer from 1.*devices=0"),
+        ({"devices": "2"}, "devices must be an integer from 1"),
+    ],
+)
+def test_a_wrong_shard_is_refused(tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_dataset(PAIRS, tokenizer, tokenizer, **options)

@@ -3,6 +3,7 @@ import math
 import os
 import re
 import signal
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from keras_transformer.training.callbacks import (
     StopAt,
 )
 from keras_transformer.training.checkpoints import restore_checkpoint
+from keras_transformer.training.distribution import Place
 from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.metrics import TokenAccuracy
 
@@ -93,6 +95,45 @@ def test_training_ends_after_the_time_with_that_of_earlier_sessions_counted(mode
     assert fit(model, [stop]) < 12
     assert stop.reason == "time"
     assert 60 <= stop.seconds < 120
+
+
+def test_steps_of_a_resumed_run_are_counted_from_where_it_stood(model, tmp_path):
+    # loss scaling skips updates, which the optimizer then does not count
+    stop = StopAt(max_steps=6, step=3)
+    assert fit(model, [stop, KeepCheckpoints(tmp_path, stop)]) == 3
+    assert (stop.reason, stop.step) == ("steps", 6)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000006.npz"]
+
+
+@dataclass(frozen=True)
+class TwoProcesses(Place):
+    """This process is the second of two; `seconds` is the clock of the first."""
+
+    index: int = 1
+    processes: int = 2
+    seconds: float = 0.0
+    interrupted: bool = False  # the first process
+
+    def agree(self, seconds, interrupted):
+        return self.seconds, interrupted or self.interrupted
+
+
+def test_another_process_follows_the_clock_of_the_first_and_writes_nothing(model, tmp_path):
+    place = TwoProcesses(seconds=60.0)
+    stop = StopAt(max_steps=100, max_minutes=1, place=place)
+    cosine = CosineToTheEnd(stop, peak=0.1, warmup_steps=1)
+    keep = KeepCheckpoints(tmp_path, stop, place=place)
+    assert fit(model, [stop, cosine, keep], validation=True) == 1
+    assert stop.reason == "time"
+    assert keep.best is not None
+    assert float(model.optimizer.learning_rate) < 1e-6
+    assert not any(tmp_path.iterdir())
+
+
+def test_ctrl_c_in_one_process_ends_all_at_the_same_step(model):
+    stop = StopAt(max_steps=100, place=TwoProcesses(interrupted=True))
+    assert fit(model, [stop]) == 1
+    assert stop.reason == "interrupt"
 
 
 def test_nothing_to_stop_for(model):

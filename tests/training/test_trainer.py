@@ -26,6 +26,7 @@ from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
 from keras_transformer.training.quality import METRICS
+from keras_transformer.training.translation_quality import quality_of
 
 
 def run(recipe, folder, **limits):
@@ -187,9 +188,7 @@ def header(folder):
         return set(next(csv.reader(file)))
 
 
-def test_patience_ends_a_run_at_the_same_evaluation_whether_it_was_resumed_or_not(
-    tiny_recipe, tmp_path, monkeypatch
-):
+def test_patience_and_the_best_so_far_last_through_a_resume(tiny_recipe, tmp_path, monkeypatch):
     wrong = {1: 3, 2: 2, 3: 3, 4: 2, 5: 0}  # of four, after so many steps
 
     def scripted(self):
@@ -198,16 +197,15 @@ def test_patience_ends_a_run_at_the_same_evaluation_whether_it_was_resumed_or_no
 
     monkeypatch.setattr(callbacks.TranslationQuality, "_translate", scripted)
     training = {"evaluate_every": 1, "quality_examples": 4, "best_by": "wer", "patience": 2}
-    whole, _ = run(tiny_recipe, tmp_path / "whole", **training)
-    assert (whole.reason, whole.step, whole.best) == ("patience", 4, Best("wer", 50.0, 2))
-    first, _ = run(tiny_recipe, tmp_path / "run", **training, max_steps=3)
-    assert (first.reason, first.best.waited) == ("steps", 1)
-    second, _ = run(tiny_recipe, tmp_path / "run", **training)
-    assert (second.reason, second.step, second.best) == ("patience", 4, whole.best)
-    assert run(tiny_recipe, tmp_path / "run", **training)[0].reason == "finished"
-    # by another measure the best begins anew; with more patience training goes on
+    first, _ = run(tiny_recipe, tmp_path, **training, max_steps=3)
+    assert (first.reason, first.best) == ("steps", Best("wer", 50.0, waited=1))
+    second, _ = run(tiny_recipe, tmp_path, **training)
+    assert (second.reason, second.step) == ("patience", 4)
+    assert second.best == Best("wer", 50.0, waited=2)
+    assert run(tiny_recipe, tmp_path, **training)[0].reason == "finished"
+    # by another measure the best begins anew
     other = training | {"best_by": "exact_match", "max_steps": 5}
-    third, _ = run(tiny_recipe, tmp_path / "run", **other)
+    third, _ = run(tiny_recipe, tmp_path, **other)
     assert (third.reason, third.best) == ("steps", Best("exact_match", 100.0))
 
 
@@ -216,7 +214,8 @@ def test_only_examples_that_the_model_may_be_given_are_translated(tiny_recipe, t
     values["data"]["max_source_length"] = 4
     values["training"]["quality_examples"] = 9
     tokenizer, recipe = tiny_run.source_tokenizer(), RunConfig(**values)
-    quality = trainer._quality(open_splits(recipe.data), tokenizer, tokenizer, recipe)
+    pairs = open_splits(recipe.data).validation
+    quality = quality_of(recipe, pairs, tokenizer, tokenizer)
     lengths = [len(source.split()) for source, _ in quality.examples]
     assert max(lengths) == 3, "three digits and the end symbol"
     assert len(lengths) == 9
@@ -347,7 +346,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkey
     end_of_batch = callbacks.StopAt.on_train_batch_end
 
     def interrupt(self, batch, logs=None):
-        if self._step == 1:
+        if self.step == 1:
             self._interrupt(None, None)
         end_of_batch(self, batch, logs)
 
