@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from layer_contestants import SIZES, Sizes, floating_point_operations
 from layers import Contestant
-from markdown import print_markdown
+from markdown_table import print_markdown
 from real_batches import GIVING_BACK, Entry, Turn, better, fixed
 from training import GRID, varied
 from training_report import Point, draw, print_costs, print_real, ratio
