@@ -230,4 +230,5 @@ def better(entries: list[Entry], beginning: str) -> Entry | None:
 
 def sizes_for(vocabulary: int, small: bool) -> Sizes:
     """Return the tiny preset with this vocabulary; `small`: less of it, to try the script."""
-    return replace(TINY, vocabulary=vocabulary, **({"layers": 1, "d_model": 32} if small else {}))
+    tiny = replace(TINY, vocabulary=vocabulary)
+    return replace(tiny, layers=1, d_model=32) if small else tiny

@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help="of a turn in part b")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"for part a, {NAMES}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=NAMES)
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try this script")
     parser.add_argument("--plot", type=Path, help="the picture of part d, .png or .svg")
     options = parser.parse_args()
@@ -93,8 +93,9 @@ def parse() -> argparse.Namespace:
         parser.error("part b needs --source and --target")
     if "c" in options.parts and not {"a", "b"} & set(options.parts):
         parser.error("part c is about the processes of parts a and b: choose one of them too")
-    if unknown := set(options.only or ()) - set(layers.CONTESTANTS):
-        parser.error(f"unknown names {', '.join(sorted(unknown))}; --only takes {NAMES}")
+    known = {**layers.CONTESTANTS, **real_batches.CONTESTANTS}
+    if unknown := set(options.only or ()) - set(known):
+        parser.error(f"--only knows {', '.join(known)}. Received: {', '.join(unknown)}")
     return options
 
 
@@ -110,9 +111,10 @@ def run_real(options: argparse.Namespace) -> list[Entry]:
         )
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             prepared = process.submit(real_batches.prepare, corpus).result()
-        names = list(real_batches.CONTESTANTS)
-        if "c" not in options.parts:
-            names.remove(real_batches.GIVING_BACK)
+        left_out = set() if "c" in options.parts else {real_batches.GIVING_BACK}
+        if options.only:
+            left_out = set(real_batches.CONTESTANTS) - set(options.only)
+        names = [name for name in real_batches.CONTESTANTS if name not in left_out]
         sizes = real_batches.sizes_for(prepared.vocabulary, options.small)
         entries = real_batches.compare(
             names, corpus, sizes, options.rounds, options.steps, options.threads

@@ -151,6 +151,7 @@ def draw(path: Path, points: list[Point]) -> None:
         panel.plot(values, least, "s--", color=ORANGE, label="its operations as a matrix product")
         panel.set_xlabel(LABELS[axis])
         panel.set_ylabel("ms")
+        panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)

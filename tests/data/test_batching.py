@@ -341,18 +341,18 @@ def test_the_first_batch_of_five_million_pairs_needs_no_more_than_one_pool(sourc
 
 
 def test_memory_is_the_same_after_a_tenth_of_a_corpus_and_at_its_end(source, target):
-    pairs = Endless(20_000)
-    list(BatchStream(Endless(600), source, target, batch_tokens=256, pool_size=200).batches())
+    pairs = Endless(6000)
+    list(BatchStream(Endless(600), source, target, batch_tokens=256, pool_size=150).batches())
     tracemalloc.start()
     try:
-        stream = BatchStream(pairs, source, target, batch_tokens=256, pool_size=500)
+        stream = BatchStream(pairs, source, target, batch_tokens=256, pool_size=150)
         tenth, rows = 0, 0
         for batch in stream.batches():
             rows += int((batch.source_ids[:, 0] != source.pad_id).sum())
-            if not tenth and pairs.read >= 2000:
+            if not tenth and pairs.read >= 600:
                 tenth = tracemalloc.get_traced_memory()[1]
         end = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert rows == 20_000
+    assert rows == 6000
     assert end < 1.1 * tenth
