@@ -129,7 +129,11 @@ def _chosen(array: np.ndarray, name: str, index: int | None) -> tuple[np.ndarray
     count = len(array)
     if index is None:
         return array.mean(axis=0), f"mean of {count} {name}s" if count > 1 else f"{name} 0"
-    if isinstance(index, bool) or not isinstance(index, int | np.integer) or index not in range(count):
+    if (
+        isinstance(index, bool)
+        or not isinstance(index, int | np.integer)
+        or index not in range(count)
+    ):
         raise ValueError(
             f"{name} must be an integer from 0 to {count - 1}, or None for the mean. "
             f"Received: {name}={index!r}"

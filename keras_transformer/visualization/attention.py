@@ -20,7 +20,7 @@ from keras_transformer.visualization.figures import (
     write_title,
 )
 from keras_transformer.visualization.fonts import fonts_for
-from keras_transformer.visualization.labels import label_of, name_ticks
+from keras_transformer.visualization.labels import label_of, name_ticks, named_step, skipped
 from keras_transformer.visualization.maps import add_colour_bar, cell_size, draw_map
 
 CELL, LONGEST_SIDE = 0.2, 12.0  # inches
@@ -118,9 +118,11 @@ def plot_attention_grid(
     whose = ("token", "token looked at") if target_tokens is None else ("target", "source")
     for index, axes in enumerate(picture.axes):
         if index % heads == 0:
-            name_ticks(axes, "y", rows, families, whose[0], cell)
+            name_ticks(axes, "y", rows, families, "", cell)
         if index >= (layers - 1) * heads:
-            name_ticks(axes, "x", columns, families, whose[1], cell)
+            name_ticks(axes, "x", columns, families, "", cell)
+    note = skipped(named_step(cell))
+    _name_sides(picture, whose[0] + note, whose[1] + note)
     _name_layers(picture, layers, heads)
     if title:
         _write_over(picture, title, families)
@@ -154,11 +156,25 @@ def _draw_grid(picture: Picture, array: np.ndarray, cell: float) -> None:
                     add_colour_bar(axes, image, "weight")
 
 
+def _name_sides(picture: Picture, rows: str, columns: str) -> None:
+    """Write once, for all maps, what their rows and their columns are."""
+    across, up = picture.get_size_inches()
+    places = [axes.get_position(original=True) for axes in picture.axes]
+    middle = (places[0].x0 + places[-1].x1) / 2, (places[0].y1 + places[-1].y0) / 2
+    corner = extent(picture)
+    picture.supxlabel(
+        columns, x=middle[0], y=(corner.y0 - 0.06) / up, fontsize=LABEL_SIZE, va="top"
+    )
+    picture.supylabel(
+        rows, x=(corner.x0 - 0.06) / across, y=middle[1], fontsize=LABEL_SIZE, ha="right"
+    )
+
+
 def _name_layers(picture: Picture, layers: int, heads: int) -> None:
     """Write the number of each layer at the left of its row, beside what is already there."""
     rows = picture.axes[::heads][:layers]
     across = picture.get_size_inches()[0]
-    left = min(extent(picture, axes).x0 for axes in rows) - 0.15
+    left = extent(picture).x0 - 0.1
     for layer, axes in enumerate(rows):
         place = axes.get_position(original=True)
         middle = (place.y0 + place.y1) / 2

@@ -39,7 +39,7 @@ def new_picture(width: float = 6.0, height: float = 4.0) -> Picture:
 
 
 def add_axes(picture: Picture, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place and of a size in inches; the place may be outside, until `shrink_wrap`."""
+    """Add axes at a place and of a size in inches; `shrink_wrap` moves the picture around it."""
     across, up = picture.get_size_inches()
     return picture.add_axes((left / across, bottom / up, width / across, height / up))
 
@@ -115,4 +115,3 @@ def write_title(axes: Axes, title: str | None, families: Sequence[str]) -> None:
         axes.set_title(
             title, loc="left", fontsize=TITLE_SIZE, family=list(families), parse_math=False
         )
-

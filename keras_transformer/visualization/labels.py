@@ -57,10 +57,10 @@ def name_ticks(
         side: "x", with labels that run upwards, or "y".
         labels: one for each cell, from `label_of`.
         families: of fonts.
-        what: the label of the side.
+        what: the label of the side; empty: none.
         cell: inches from one cell to the next.
     """
-    step = max(1, math.ceil(SMALLEST_SIZE * LINE / (cell * POINTS)))
+    step = named_step(cell)
     size = min(LABEL_SIZE, step * cell * POINTS / LINE)
     places = range(0, len(labels), step)
     axis = axes.xaxis if side == "x" else axes.yaxis
@@ -73,7 +73,13 @@ def name_ticks(
         rotation=90 if side == "x" else 0,
     )
     axis.set_tick_params(length=2, pad=2)
-    axis.set_label_text(what + skipped(step), fontsize=LABEL_SIZE)
+    if what:
+        axis.set_label_text(what + skipped(step), fontsize=LABEL_SIZE)
+
+
+def named_step(cell: float) -> int:
+    """Return from which label to the next there is room, for cells of so many inches."""
+    return max(1, math.ceil(SMALLEST_SIZE * LINE / (cell * POINTS)))
 
 
 def skipped(step: int) -> str:
