@@ -11,11 +11,16 @@ from matplotlib.image import AxesImage
 from keras_transformer.visualization.figures import COLOURS, LABEL_SIZE
 
 BAR_WIDTH, BAR_GAP, BAR_HEIGHT = 0.12, 0.1, 3.0  # inches
+SMALLEST_SIDE = 1.2  # of the longer side of a map
 
 
 def cell_size(counts: Sequence[int], largest: float, longest: float) -> float:
-    """Return inches from one cell to the next: at most `largest`, and all within `longest`."""
-    return min(largest, longest / max(counts))
+    """Return inches from one cell to the next.
+
+    They are at most `largest`, but for a few tokens, whose map would be too small to see; and all
+    cells fit within `longest`.
+    """
+    return min(max(largest, SMALLEST_SIDE / max(counts)), longest / max(counts))
 
 
 def draw_map(

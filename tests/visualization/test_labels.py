@@ -117,13 +117,14 @@ def test_scripts_are_drawn_without_boxes_and_warnings(script):
 
 
 def ink(text, families):
-    """What is drawn for a text, without empty rows and columns."""
+    """What is drawn for a text, without the empty space around it."""
     figure = matplotlib.figure.Figure(figsize=(4, 1))
     canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
     figure.text(0.1, 0.5, text, family=families, fontsize=20)
     canvas.draw()
     dark = np.asarray(canvas.buffer_rgba())[:, :, 0] < 128
-    return dark[np.ix_(dark.any(axis=1), dark.any(axis=0))]
+    rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
+    return dark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def test_hebrew_runs_from_right_to_left_and_arabic_letters_join():
