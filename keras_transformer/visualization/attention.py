@@ -70,7 +70,7 @@ def plot_attention(
     cell = cell_size(values.shape, CELL, LONGEST_SIDE)
     picture = new_picture()
     axes = add_axes(picture, 0, 0, cell * len(source), cell * len(target))
-    add_colour_bar(axes, draw_map(axes, values, least=0), "weight")
+    add_colour_bar(picture, axes, draw_map(axes, values, least=0), "weight")
     whose = ("token", "token looked at") if target_tokens is None else ("target", "source")
     name_ticks(axes, "y", rows, families, whose[0], cell)
     name_ticks(axes, "x", columns, families, whose[1], cell)
@@ -153,7 +153,7 @@ def _draw_grid(picture: Picture, array: np.ndarray, cell: float) -> None:
             if layer == 0:
                 axes.set_title(f"head {head}", fontsize=LABEL_SIZE, pad=3)
                 if head == heads - 1:
-                    add_colour_bar(axes, image, "weight")
+                    add_colour_bar(picture, axes, image, "weight")
 
 
 def _name_sides(picture: Picture, rows: str, columns: str) -> None:

@@ -33,7 +33,8 @@ class Picture(Figure):
 
 def new_picture(width: float = 6.0, height: float = 4.0) -> Picture:
     """Return an empty picture of a size in inches; `shrink_wrap` gives it its final one."""
-    picture = Picture(figsize=(width, height), layout="none", dpi=100)
+    picture = Picture(figsize=(width, height), dpi=100)
+    picture.set_layout_engine("none")  # whatever the user's settings are: sizes are given here
     FigureCanvasAgg(picture)
     return picture
 

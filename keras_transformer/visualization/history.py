@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_transformer.visualization.figures import (
     BLUE,
@@ -50,10 +51,10 @@ def plot_history(history: Any, *, metrics: Sequence[str] | None = None) -> Figur
     """
     rows = _rows_of(history)
     epochs = max(map(len, rows.values()))
-    x_name = next((name for name in ("step", "epoch") if name in rows), "epoch")
-    places = rows.get(x_name) or [float(epoch + 1) for epoch in range(epochs)]
-    if x_name == "epoch" and places[0] == 0:
-        places = [place + 1 if place is not None else None for place in places]
+    x_name = "step" if "step" in rows else "epoch"
+    places = [float(epoch + 1) for epoch in range(epochs)]
+    if x_name == "step":
+        places = [math.nan if step is None else step for step in rows["step"]]
     picture = new_picture()
     for name in _chosen(rows, metrics):
         axes = add_axes(picture, 0, 0, *PANEL)
@@ -62,7 +63,7 @@ def plot_history(history: Any, *, metrics: Sequence[str] | None = None) -> Figur
         axes.set_xlabel(x_name, fontsize=LABEL_SIZE)
         axes.set_ylabel(name.replace("_", " "), fontsize=LABEL_SIZE)
         axes.tick_params(labelsize=LABEL_SIZE - 1)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=LABEL_SIZE - 1)
         write_title(axes, name.replace("_", " "), axes.title.get_fontfamily())
@@ -135,7 +136,7 @@ def _chosen(rows: Rows, metrics: Sequence[str] | None) -> list[str]:
 
 def _draw_line(
     axes: Axes,
-    places: Sequence[float | None],
+    places: Sequence[float],
     values: Sequence[float | None] | None,
     label: str,
     colour: str,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from keras_transformer.visualization.figures import COLOURS, LABEL_SIZE
+from keras_transformer.visualization.figures import COLOURS, LABEL_SIZE, Picture
 
 BAR_WIDTH, BAR_GAP, BAR_HEIGHT = 0.12, 0.1, 3.0  # inches
 SMALLEST_SIDE = 1.2  # of the longer side of a map
@@ -32,12 +32,12 @@ def draw_map(
     )
 
 
-def add_colour_bar(axes: Axes, image: AxesImage, what: str) -> None:
+def add_colour_bar(picture: Picture, axes: Axes, image: AxesImage, what: str) -> None:
     """Put a scale of the colours at the right of a map, named and no higher than the map."""
-    width, height = axes.get_position(original=True).size * axes.figure.get_size_inches()
+    width, height = axes.get_position(original=True).size * picture.get_size_inches()
     high = min(1.0, BAR_HEIGHT / height)
     place = axes.inset_axes((1 + BAR_GAP / width, 1 - high, BAR_WIDTH / width, high))
-    bar = axes.figure.colorbar(image, cax=place)
+    bar = picture.colorbar(image, cax=place)
     bar.set_label(what, fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=LABEL_SIZE - 1)
     if height < 1:  # inches: few numbers have room

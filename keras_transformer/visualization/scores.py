@@ -71,7 +71,7 @@ def plot_similarity(
     picture = new_picture()
     for title, array in zip(drawn[len(labels) :], arrays, strict=True):
         axes = add_axes(picture, 0, 0, cell * len(source), cell * len(target))
-        add_colour_bar(axes, draw_map(axes, array), "score")
+        add_colour_bar(picture, axes, draw_map(axes, array), "score")
         name_ticks(axes, "y", rows, families, "query", cell)
         name_ticks(axes, "x", columns, families, "key", cell)
         write_title(axes, title, families)
@@ -101,7 +101,7 @@ def plot_position_encoding(encoding: Any, *, title: str = "Position encoding") -
     (title,), families = fonts_for([title])
     picture = new_picture()
     axes = add_axes(picture, 0, 0, 6.0, 4.0)
-    add_colour_bar(axes, draw_map(axes, array), "value")
+    add_colour_bar(picture, axes, draw_map(axes, array), "value")
     axes.set_ylabel("position", fontsize=LABEL_SIZE)
     axes.set_xlabel("component", fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=LABEL_SIZE - 1)
