@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_transformer import backend
 
 if TYPE_CHECKING:
-    from keras_transformer import bridges, data, evaluation, layers
+    from keras_transformer import bridges, data, evaluation, layers, visualization
     from keras_transformer.config import RNNSearchConfig, TransformerConfig
     from keras_transformer.hypothesis import Hypothesis
     from keras_transformer.model import Transformer
@@ -33,6 +33,7 @@ _MODULES = {
     "losses": "keras_transformer.training.losses",
     "metrics": "keras_transformer.training.metrics",
     "schedules": "keras_transformer.training.schedules",
+    "visualization": "keras_transformer.visualization",
 }
 _OBJECTS = {
     "Hypothesis": "keras_transformer.hypothesis",
@@ -67,6 +68,7 @@ __all__ = [
     "losses",
     "metrics",
     "schedules",
+    "visualization",
 ]
 
 

@@ -255,7 +255,9 @@ def test_importing_the_package_loads_no_framework_even_where_they_are_installed(
     assert result.stdout.strip() == "[]", result.stderr
 
 
-@pytest.mark.parametrize("name", ["Transformer", "Translator", "layers", "metrics"])
+@pytest.mark.parametrize(
+    "name", ["Transformer", "Translator", "layers", "metrics", "visualization"]
+)
 def test_a_name_that_needs_more_says_which_extra_to_install(name):
     result = run_without(BASE_ONLY, f"import keras_transformer as kt\nkt.{name}")
     assert result.returncode == 1

@@ -35,6 +35,11 @@ MODULES = [
     "training.schedules",
     "training.translation_quality",
     "translator",
+    "visualization.alignment",
+    "visualization.attention",
+    "visualization.beam_search",
+    "visualization.history",
+    "visualization.scores",
 ]
 
 

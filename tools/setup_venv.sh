@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly venv=.venv
-readonly extras="train,jax,recipes,dev${REFERENCES:+,references}"
+readonly extras="train,jax,recipes,notebooks,dev${REFERENCES:+,references}"
 readonly needed_gb=6 # 3.2 GB of packages, as much again while they are downloaded and unpacked
 readonly stamp=$venv/.installed
 

@@ -1,0 +1,40 @@
+"""Pictures of attention, positions, training and search; NumPy and matplotlib only."""
+
+from typing import TYPE_CHECKING
+
+from keras_transformer.backend import install_hint
+from keras_transformer.lazy import lazy_names
+
+try:
+    import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
+except ImportError as error:
+    raise ImportError(f"matplotlib is needed. {install_hint('train')}") from error
+
+if TYPE_CHECKING:
+    from keras_transformer.visualization.alignment import plot_alignment
+    from keras_transformer.visualization.attention import plot_attention, plot_attention_grid
+    from keras_transformer.visualization.beam_search import plot_beam_search
+    from keras_transformer.visualization.history import plot_history
+    from keras_transformer.visualization.scores import plot_position_encoding, plot_similarity
+
+_MODULES = {
+    "plot_alignment": "alignment",
+    "plot_attention": "attention",
+    "plot_attention_grid": "attention",
+    "plot_beam_search": "beam_search",
+    "plot_history": "history",
+    "plot_position_encoding": "scores",
+    "plot_similarity": "scores",
+}
+
+__all__ = [
+    "plot_alignment",
+    "plot_attention",
+    "plot_attention_grid",
+    "plot_beam_search",
+    "plot_history",
+    "plot_position_encoding",
+    "plot_similarity",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
