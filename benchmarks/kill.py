@@ -25,6 +25,7 @@ import yaml
 from keras_transformer.recipe import find_recipe
 from keras_transformer.run_folder import RunFolder
 
+CLOCKS = {"epoch", "seconds", "target_tokens_per_second"}  # columns that two runs need not share
 COMMAND = Path(sys.executable).with_name("keras-transformer")
 
 
@@ -120,7 +121,7 @@ def results(run: Path) -> dict[str, Any]:
     found |= {f"best.keras, weight {i}": weight for i, weight in enumerate(best)}
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            kept = [value for key, value in sorted(row.items()) if key not in ("epoch", "seconds")]
+            kept = [value for key, value in sorted(row.items()) if key not in CLOCKS]
             found.setdefault(f"metrics.csv, step {row['step']}", []).append(kept)
     return found
 
