@@ -12,4 +12,4 @@ def print_markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]
     for row in (table[0], lines, *table[1:]):
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print(f"| {' | '.join(cells)} |")
+        print(f"| {' | '.join(cells)} |", flush=True)
