@@ -57,6 +57,7 @@ def test_a_run_leaves_everything_that_comes_after_it_needs(tiny_training):
         "source.model",
         "target.model",
         "held_out.tsv",
+        "ids",
         "checkpoints",
         "best.keras",
         "metrics.csv",
