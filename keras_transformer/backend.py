@@ -123,6 +123,13 @@ def needs_fixed_shapes() -> bool:
     return keras.backend.backend() == "jax"
 
 
+def steps_need_a_compiler() -> bool:
+    """Whether Keras, where it does not compile a step, runs it operation by operation."""
+    import keras
+
+    return keras.backend.backend() == "jax"
+
+
 def compile(
     function: Callable[..., Any],
     signature: list[tuple[tuple[Any, ...], str]],

@@ -25,6 +25,7 @@ FRAMEWORK_FILES = (
     "keras_transformer/backend.py",
     "keras_transformer/text/graph_tokenizer.py",
     "keras_transformer/data/pipeline.py",
+    "keras_transformer/training/distribution.py",
     # PyTorch, to read pytorch_model.bin, inside the function that does
     "keras_transformer/bridges/marian_weights.py",
     "export/keras_transformer_export/",

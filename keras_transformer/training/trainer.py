@@ -248,8 +248,7 @@ def compiled_model(config: TransformerConfig, training: TrainingConfig) -> Trans
         ),
         loss=SmoothedCrossEntropy(training.label_smoothing, config.pad_id),
         metrics=[TokenAccuracy(config.pad_id), Perplexity(config.pad_id)],
-        # without a compiler, JAX would make a step operation by operation
-        jit_compile=training.jit_compile or keras.backend.backend() == "jax",
+        jit_compile=training.jit_compile or backend.steps_need_a_compiler(),
     )
     model.optimizer.build(model.trainable_variables)
     return model
