@@ -100,7 +100,9 @@ class StopAt(keras.callbacks.Callback):
             logs |= {
                 "step": self.step,
                 "seconds": round(self.seconds, 1),
-                "learning_rate": float(self.model.optimizer.learning_rate),
+                "learning_rate": float(
+                    keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+                ),
             }
 
     def on_train_end(self, logs=None):
