@@ -70,7 +70,7 @@ def train(keep: bool, steps: int) -> tuple[list[list[float]], float]:
     backend.make_deterministic(seed=0)
     import keras
 
-    from keras_transformer.training.trainer import compiled_model
+    from keras_transformer.training.compilation import compiled_model
 
     recipe = find_recipe("g2p")
     pairs = list(islice(kt.data.CmuDict(), 20_000))

@@ -13,7 +13,7 @@ from keras_transformer.data.pipeline import make_dataset, stream_of
 from keras_transformer.recipe import RunConfig
 from keras_transformer.training import trainer
 from keras_transformer.training.checkpoints import state_variables
-from keras_transformer.training.compilation import compile_shapes
+from keras_transformer.training.compilation import compile_shapes, compiled_model
 
 pytestmark = pytest.mark.tensorflow
 
@@ -49,14 +49,12 @@ def test_the_model_is_compiled_also_after_a_training_without(tiny_run, jit_recip
     for jit_compile in (False, True, False):
         backend.make_deterministic(0, jit_compile)
         training = jit_recipe.training.model_copy(update={"jit_compile": jit_compile})
-        assert trainer.compiled_model(model.config, training).jit_compile is jit_compile
+        assert compiled_model(model.config, training).jit_compile is jit_compile
 
 
 def test_every_shape_is_compiled_before_training_and_nothing_is_changed_by_it(tiny_run):
     source, target = tiny_run.source_tokenizer(), tiny_run.target_tokenizer()
-    model = trainer.compiled_model(
-        tiny_run.load_best_model().config, tiny_run.recipe.training.model_copy()
-    )
+    model = compiled_model(tiny_run.load_best_model().config, tiny_run.recipe.training.model_copy())
     traced = []
     step = model.train_step
     model.train_step = lambda data: traced.append("train") or step(data)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from keras_transformer.recipe import RunConfig
 from keras_transformer.training import trainer
+from keras_transformer.training.compilation import compiled_model
 
 
 def run(recipe, folder, **training):
@@ -43,7 +44,7 @@ def test_the_model_is_made_with_the_policy_and_float16_scales_its_loss(tiny_run,
     config = tiny_run.load_best_model().config
     for precision in ("mixed_float16", "mixed_bfloat16", "float32"):
         training = tiny_recipe.training.model_copy(update={"precision": precision})
-        model = trainer.compiled_model(config, training)
+        model = compiled_model(config, training)
         assert model.dtype_policy.name == model.encoder.dtype_policy.name == precision
         assert hasattr(model.optimizer, "dynamic_scale") == (precision == "mixed_float16")
 

@@ -25,6 +25,8 @@ from keras_transformer.text.tokenizer import Tokenizer
 from keras_transformer.training import callbacks, trainer
 from keras_transformer.training.best import Best
 from keras_transformer.training.checkpoints import restore_checkpoint
+from keras_transformer.training.compilation import compiled_model
+from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.training.quality import METRICS
 from keras_transformer.training.translation_quality import quality_of
 
@@ -91,7 +93,7 @@ def test_held_out_texts_are_not_trained_on(tiny_run):
 def test_best_keras_has_the_loss_that_was_reported(tiny_training, tiny_recipe):
     result, _ = tiny_training
     model = result.run.load_best_model()
-    model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
+    model.compile(loss=SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
     tokenizer = result.run.source_tokenizer()
     pairs = open_splits(tiny_recipe.data).validation
     data = make_dataset(pairs, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
@@ -139,7 +141,7 @@ def test_the_mean_of_the_last_weights_is_validated_and_kept_where_it_is_better(
     arrays = [read_arrays(path)[0] for path in paths[-2:]]
     model = first.run.load_best_model()
     model.set_weights([(arrays[0][n] + arrays[1][n]) / 2 for n in sorted(arrays[0])])
-    model.compile(loss=trainer.SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
+    model.compile(loss=SmoothedCrossEntropy(tiny_recipe.training.label_smoothing))
     splits = open_splits(tiny_recipe.data)
     tokenizer = second.run.source_tokenizer()
     data = make_dataset(splits.validation, tokenizer, tokenizer, batch_tokens=99, shuffle=False)
@@ -278,7 +280,7 @@ def test_a_run_from_a_marian_checkpoint_begins_with_its_weights(
         translator.target,
     )
     assert taken.recipe.model.architecture == translator.model.config.model_dump()
-    model = trainer.compiled_model(translator.model.config, taken.recipe.training)
+    model = compiled_model(translator.model.config, taken.recipe.training)
     progress, _ = restore_checkpoint(tmp_path / "checkpoints", model)
     assert progress.step == 0
     for ours, theirs in zip(model.weights, translator.model.weights, strict=True):
@@ -359,7 +361,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkey
 
 def restore_step(result):
     config = result.run.load_best_model().config
-    model = trainer.compiled_model(config, result.run.recipe.training)
+    model = compiled_model(config, result.run.recipe.training)
     progress, damaged = restore_checkpoint(result.run.path / "checkpoints", model)
     assert damaged == []
     return progress.step
@@ -453,11 +455,11 @@ def test_the_optimizer_is_the_recipes(tiny_run, tiny_recipe):
     config = tiny_run.load_best_model().config
     settings = {"schedule": "inverse_square_root", "warmup_steps": 10, "clip_norm": 1.5}
     training = tiny_recipe.training.model_copy(update=settings)
-    optimizer = trainer.compiled_model(config, training).optimizer
+    optimizer = compiled_model(config, training).optimizer
     assert float(optimizer.learning_rate) == pytest.approx(training.peak_learning_rate / 10)
     assert (optimizer.beta_2, optimizer.epsilon) == (training.beta_2, training.epsilon)
     assert optimizer.global_clipnorm == 1.5
-    constant = trainer.compiled_model(config, tiny_recipe.training).optimizer
+    constant = compiled_model(config, tiny_recipe.training).optimizer
     assert float(constant.learning_rate) == pytest.approx(training.peak_learning_rate)
 
 

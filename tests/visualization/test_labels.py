@@ -173,7 +173,11 @@ def test_letters_that_no_font_has_are_one_warning_that_says_what_to_do():
 def test_joiners_and_marks_of_direction_are_not_missing_letters():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.plot_attention([[1.0]], ["می\u200cروم\u200f"]).canvas.draw()
+        figure = pictures.plot_attention([[1.0]], ["می\u200cروم\u200f"])
+        figure.canvas.draw()
+    [label] = figure.axes[0].get_xticklabels()
+    assert "روم" in label.get_text()
+    assert "□" not in label.get_text()
 
 
 @pytest.mark.parametrize(
