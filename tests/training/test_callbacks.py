@@ -329,7 +329,7 @@ def test_the_line_of_an_epoch_has_what_matters_most_in_80_columns(
     progress = ProgressLine(stop, Console(file=screen, width=200), Stream, metric)
     for callback in (stop, progress):
         callback.set_model(model)
-    progress._step = 11_000
+    stop.step = 11_000
     progress.on_epoch_end(0, LOGS | logs)
     [line] = screen.getvalue().splitlines()
     assert line.endswith(f"step 11,000  loss 11.333  {end}")

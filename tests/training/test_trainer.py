@@ -411,8 +411,9 @@ from keras_transformer.cli import main
 whole, saves = np.savez, []
 
 def half(path, **entries):
-    saves.append(path)
     whole(path, **entries)
+    if "checkpoints" in str(path):
+        saves.append(path)
     if len(saves) == 2:
         with open(path, "rb+") as file:
             file.truncate(1000)
