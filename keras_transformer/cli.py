@@ -106,7 +106,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="RECIPE", help="g2p, multi30k, reverse, or the path of a YAML file."
+            metavar="RECIPE", help="g2p, g2p-large, multi30k, reverse, or the path of a YAML file."
         ),
     ] = None,
     pairs: Annotated[

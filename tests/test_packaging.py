@@ -34,7 +34,10 @@ def test_wheel_holds_every_module_and_the_type_marker(wheel_files, package):
 
 
 def test_wheel_holds_every_recipe(wheel_files):
-    recipes = {f"keras_transformer/recipes/{name}.yaml" for name in ("g2p", "multi30k", "reverse")}
+    recipes = {
+        f"keras_transformer/recipes/{name}.yaml"
+        for name in ("g2p", "g2p-large", "multi30k", "reverse")
+    }
     assert recipes <= wheel_files
     in_tree = {path.name for path in (ROOT / "keras_transformer/recipes").glob("*.yaml")}
     assert in_tree == {Path(name).name for name in wheel_files if name.endswith(".yaml")}

@@ -7,7 +7,9 @@ import pytest
 import typer
 
 from keras_transformer.commands import screen
+from keras_transformer.recipe import recipe_names
 
+RECIPES = "g2p, g2p-large, multi30k, reverse"
 COMMANDS = ("demo", "train", "evaluate", "translate", "export", "verify")
 
 
@@ -20,6 +22,11 @@ def test_help_of_each_command_teaches_by_example_on_80_columns(run, command):
     ]
     assert len(examples) >= 2  # usage, and an example
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_help_of_train_names_every_recipe(run):
+    assert ", ".join(recipe_names()) == RECIPES
+    assert f"{RECIPES}, or" in " ".join(run("train", "--help").stdout.replace("│", "").split())
 
 
 def test_help_without_arguments_lists_all_commands(run):
@@ -35,7 +42,7 @@ def test_help_without_arguments_lists_all_commands(run):
         (["train", "g2p", "--max-minute", "1"], "--max-minutes"),
         (["train", "multi30"], "Did you mean 'multi30k'?"),
         (["train", "revers"], "Did you mean 'reverse'?"),
-        (["train", "zzz"], "Choose from g2p, multi30k, reverse."),
+        (["train", "zzz"], f"Choose from {RECIPES}."),
     ],
 )
 def test_the_nearest_name_is_suggested(run, args, suggestion):
@@ -47,7 +54,7 @@ def test_the_nearest_name_is_suggested(run, args, suggestion):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train"], "Give the name of a recipe (g2p, multi30k, reverse), a YAML file, --pairs"),
+        (["train"], f"Give the name of a recipe ({RECIPES}), a YAML file, --pairs"),
         (["train", "g2p", "--pairs", "a.tsv"], "Give a recipe or your own data, not both."),
         (
             ["train", "--source", "a.txt"],
