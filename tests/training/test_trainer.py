@@ -215,13 +215,14 @@ def test_patience_and_the_best_so_far_last_through_a_resume(tiny_recipe, tmp_pat
 def test_only_examples_that_the_model_may_be_given_are_translated(tiny_recipe, tiny_run):
     values = tiny_recipe.model_dump()
     values["data"]["max_source_length"] = 4
-    values["training"]["quality_examples"] = 9
+    values["training"] |= {"quality_examples": 9, "bleu_tokenize": "none"}
     tokenizer, recipe = tiny_run.source_tokenizer(), RunConfig(**values)
     pairs = open_splits(recipe.data).validation
     quality = quality_of(recipe, pairs, tokenizer, tokenizer)
     lengths = [len(source.split()) for source, _ in quality.examples]
     assert max(lengths) == 3, "three digits and the end symbol"
     assert len(lengths) == 9
+    assert quality.tokenize == "none"
 
 
 def test_snapshots_are_few_and_damaged_ones_are_passed_over(tiny_recipe, tmp_path):
