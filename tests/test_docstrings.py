@@ -14,6 +14,8 @@ MODULES = [
     "data.pipeline",
     "evaluation",
     "layers.attention",
+    "layers.cross_attention",
+    "layers.self_attention",
     "layers.decoder",
     "layers.embedding",
     "layers.encoder",
