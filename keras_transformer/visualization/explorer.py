@@ -19,8 +19,8 @@ from keras_transformer.visualization.labels import label_of
 DIGITS = string.ascii_letters + string.digits + "-_"  # of base 64
 PARTS = 64**2 - 1  # of 1: what two digits can count
 ROUNDING = 1e-3  # by which float16 weights may exceed 1
-# Pixels of a page in a notebook: at most, all but the tokens, a token.
-HIGHEST, AROUND, ROW = 760, 340, 22
+# Pixels of a page in a notebook: at most; above and below the tokens; the map; a token.
+HIGHEST, AROUND, MAP, ROW = 760, 235, 330, 22
 
 
 class Kind(NamedTuple):
@@ -127,7 +127,7 @@ def explore_attention(
     page = _page({"title": title or "", "digits": DIGITS, "kinds": kinds})
     rows = max(weights.shape[axis] for weights in arrays.values() for axis in (2, 3))
     summary = "; ".join(_summary(name, weights) for name, weights in arrays.items())
-    return AttentionExplorer(page, min(AROUND + ROW * rows, HIGHEST), summary)
+    return AttentionExplorer(page, min(AROUND + max(ROW * rows, MAP), HIGHEST), summary)
 
 
 def _weights(name: str, given: Any) -> np.ndarray:
