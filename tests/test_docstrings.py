@@ -40,6 +40,7 @@ MODULES = [
     "visualization.alignment",
     "visualization.attention",
     "visualization.beam_search",
+    "visualization.explorer",
     "visualization.history",
     "visualization.scores",
 ]
