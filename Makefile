@@ -7,7 +7,7 @@ workers := -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check prove format clean
+.PHONY: help setup demo notebooks test check prove format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup: ## make .venv with the pinned packages (the other targets do it themselve
 
 demo: setup ## train on real data, export, prove the export equal, run it: about 20 minutes
 	@$(bin)/keras-transformer demo
+
+notebooks: setup ## execute the six notebooks in clean kernels and save them: about 20 minutes
+	@$(bin)/python notebooks/execute.py
 
 test: setup ## run the tests in two processes, and say what was skipped and why
 	@$(bin)/python -m pytest -q -rs $(workers) $(PYTEST)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import importlib.util
 import logging
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from typing import Any
 
 
@@ -31,18 +34,15 @@ def quiet() -> None:
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow quietly, after onnxruntime-extensions where that is installed.
-
-    In the other order the process crashes when ONNX Runtime creates a session with text
-    operators: both carry a copy of the same native library.
+    """Import TensorFlow quietly, after the text operators where they are installed.
 
     Raises:
         ImportError: TensorFlow is not installed; the message says which extra brings it.
     """
     quiet()
     if "tensorflow" not in sys.modules:
-        with contextlib.suppress(ImportError):  # needed only where it is installed
-            import onnxruntime_extensions  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        with contextlib.suppress(ImportError):  # needed only where they are installed
+            load_text_operators()
     keep_freed_memory()
     try:
         with _native_stderr_silenced():
@@ -50,6 +50,38 @@ def import_tensorflow() -> Any:
     except ImportError as error:
         raise ImportError(f"TensorFlow is needed. {install_hint('train')}") from error
     return tf
+
+
+@functools.cache
+def load_text_operators() -> str:
+    """Load the native library of onnxruntime-extensions, and return its path.
+
+    TensorFlow must come after it: both carry a copy of the same native library, and in the other
+    order the process crashes when ONNX Runtime creates a session with text operators. The package
+    is not imported: it would import PyTorch, where that is installed, for three seconds.
+
+    Raises:
+        ImportError: onnxruntime-extensions is not installed, or its library cannot be loaded.
+        RuntimeError: TensorFlow was imported first.
+    """
+    name = "onnxruntime_extensions"
+    loaded = [module for module in sys.modules if sys.modules.get(module)]  # None: forbidden
+    if "tensorflow" in loaded and name not in loaded[: loaded.index("tensorflow")]:
+        raise RuntimeError(
+            f"{name} must be imported before TensorFlow, or the process would crash: both carry "
+            "the same native library. Import keras_transformer's modules or "
+            f"{name} first, or use a process without TensorFlow."
+        )
+    package = importlib.util.find_spec(name)
+    folders = package.submodule_search_locations if package else None
+    library = PathFinder.find_spec("_extensions_pydll", folders) if folders else None
+    if library is None or library.origin is None:
+        raise ImportError(f"{name} is not installed.")
+    try:
+        ctypes.CDLL(library.origin)
+    except OSError as error:
+        raise ImportError(f"{name} cannot be loaded: {error}") from error
+    return library.origin
 
 
 def start() -> None:

@@ -205,9 +205,9 @@ def evaluate(
         typer.Option(metavar="FOLDER", help="Where the data files are, if they were moved."),
     ] = None,
     tokenize: Annotated[
-        Literal["13a", "none"],
-        typer.Option(help="For BLEU: 13a, or none if your texts are tokenised."),
-    ] = "13a",
+        Literal["13a", "none"] | None,
+        typer.Option(help="For BLEU: 13a, or none for tokenised texts; else the recipe's."),
+    ] = None,
     beam_size: Annotated[
         int, typer.Option(help="1 is greedy search; 4 or 5 is usual for translation.")
     ] = 1,
@@ -223,7 +223,7 @@ def evaluate(
 
     Examples:
       [cyan]keras-transformer evaluate runs/g2p[/]
-      [cyan]keras-transformer evaluate runs/multi30k --tokenize none --beam-size 5[/]
+      [cyan]keras-transformer evaluate runs/multi30k --beam-size 5[/]
       [cyan]keras-transformer evaluate runs/g2p --split validation --limit 200[/]
     """
     with screen.errors():

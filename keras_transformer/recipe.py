@@ -167,7 +167,8 @@ class TrainingConfig(Settings):
     whichever runs out first) or `constant`. With `average_last` above 1, the mean of the weights
     at the last so many evaluations is validated too, and kept where it is better (section 6.1).
     At each evaluation the first `quality_examples` validation examples are translated, by greedy
-    search, and measured. The best model is that of the lowest validation `loss`, or the best by
+    search, and measured; BLEU by sacrebleu's tokenizer `bleu_tokenize`, "none" for text that is
+    tokenized already. The best model is that of the lowest validation `loss`, or the best by
     one of these measures: `best_by`. Training ends early where `patience` evaluations have
     brought nothing better. `tensorboard` writes the same numbers for TensorBoard. With
     `subword_nbest` above 1 each pass cuts a text in one of so many ways, drawn by probability to
@@ -193,6 +194,7 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(default=None, gt=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     quality_metric: Literal["bleu", "wer"] = "bleu"
+    bleu_tokenize: Literal["13a", "none"] = "13a"
     quality_examples: int = Field(default=0, ge=0)
     best_by: Literal["loss", "bleu", "chrf", "exact_match", "wer", "per"] = "loss"
     patience: int | None = Field(default=None, ge=1)

@@ -2,12 +2,12 @@
 
 import os
 
+from cheap_xla import CHEAP
+
 from keras_transformer import backend
 
 if os.environ.get("KERAS_BACKEND") == "jax":
-    # Each shape of each test compiles anew and runs once: to optimize it takes more than it saves.
-    cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    os.environ.setdefault("XLA_FLAGS", cheap)
+    os.environ.setdefault("XLA_FLAGS", CHEAP)
 # Before any test module: it loads onnxruntime-extensions, which must come before TensorFlow.
 backend.start()
 

@@ -25,19 +25,41 @@ def fresh(code):
     )
 
 
-def test_tensorflow_starts_without_a_word_and_after_onnxruntime_extensions():
+def test_tensorflow_starts_without_a_word_and_after_the_text_operators():
     result = fresh("""
 import sys
 from keras_transformer import backend
 tf = backend.import_tensorflow()
 import keras, keras_transformer.model
 assert keras.ops.sum(tf.ones(3)) == 3
-order = list(sys.modules)
-if "onnxruntime_extensions" in order:
-    assert order.index("onnxruntime_extensions") < order.index("tensorflow")
+assert "torch" not in sys.modules and "onnxruntime" not in sys.modules
+library = backend.load_text_operators()    # TensorFlow is there: they had come first
+import onnxruntime_extensions
+assert library == onnxruntime_extensions.get_library_path()
 print("done")
 """)
     assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize("first", ["onnxruntime_extensions", "tensorflow"])
+def test_text_operators_are_refused_only_after_tensorflow(first):
+    result = fresh(f"""
+import sys, types
+if "{first}" == "onnxruntime_extensions":
+    import onnxruntime_extensions
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")   # as if it had been imported
+from keras_transformer import backend
+backend.load_text_operators()
+""")
+    assert (result.returncode == 0) == (first == "onnxruntime_extensions"), result.stderr
+    assert first != "tensorflow" or "must be imported before TensorFlow" in result.stderr
+
+
+def test_missing_text_operators_are_an_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime_extensions", None)
+    with pytest.raises(ImportError, match="onnxruntime_extensions is not installed"):
+        backend.load_text_operators.__wrapped__()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc's malloc")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transformer.backend import load_text_operators
 from keras_transformer.files import naming
 
 Arrays = Mapping[str, Any]
@@ -82,11 +83,10 @@ def _load(file: Path) -> list[dict[str, np.ndarray]]:
 
 def _main(path: str, questions: str, answers: str) -> None:
     import onnxruntime
-    import onnxruntime_extensions
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    options.register_custom_ops_library(load_text_operators())
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     results = []

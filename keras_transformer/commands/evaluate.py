@@ -27,7 +27,7 @@ def run(
     split: str | None,
     limit: int | None,
     data_folder: str | None,
-    tokenize: Literal["13a", "none"],
+    tokenize: Literal["13a", "none"] | None,
     beam_size: int = 1,
     length_penalty: float = 0.6,
 ) -> None:
@@ -38,7 +38,7 @@ def run(
         split: "validation" or "test"; None: test where the recipe has one.
         limit: the most examples; None: all.
         data_folder: where the recipe's files are now; None: where they were.
-        tokenize: sacrebleu's tokenizer for BLEU.
+        tokenize: sacrebleu's tokenizer for BLEU; None: the recipe's.
         beam_size: of the search; 1: greedy.
         length_penalty: of beam search.
 
@@ -64,7 +64,7 @@ def run(
             Translator.load(run_folder),
             examples,
             metric,
-            tokenize,
+            tokenize or config.training.bleu_tokenize,
             beam_size=beam_size,
             length_penalty=length_penalty,
         )

@@ -206,6 +206,7 @@ def quality_of(
         (first, *(name for name in METRICS if name != first)),
         num_examples=training.quality_examples,
         samples=0,
+        tokenize=training.bleu_tokenize,
     )
 
 

@@ -54,8 +54,6 @@ try:
     main()
 finally:
     heavy = {"tensorflow", "keras", "sentencepiece"}
-    if "transformers" in sys.modules:  # onnxruntime-extensions loads it where it is installed
-        heavy.remove("sentencepiece")
     loaded = sorted(heavy & set(sys.modules))
     print("loaded:", loaded, file=sys.stderr)
 """

@@ -1,5 +1,7 @@
 """`evaluate`."""
 
+import shutil
+
 import pytest
 
 from keras_transformer.commands.evaluate import search_in_words
@@ -13,6 +15,16 @@ def test_evaluate_gives_bleu_and_chrf_with_signatures_and_samples(run, tiny_run)
     for word in ("BLEU", "chrF", "nrefs:1", "perplexity", "words of source a second", "reference"):
         assert word in result.stdout
     assert max(map(len, result.stdout.splitlines()[1:])) <= 80  # the first has a path
+
+
+def test_bleu_is_of_tokens_as_the_recipe_has_it_or_as_told(run, tiny_run, given, tmp_path):
+    folder = shutil.copytree(tiny_run.path, tmp_path / "tokenised")
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    changed = config.replace("bleu_tokenize: 13a", "bleu_tokenize: none")
+    (folder / "config.yaml").write_text(changed, encoding="utf-8")
+    for args, tokenizer in ([], "none"), (["--tokenize", "13a"], "13a"):
+        result = run("evaluate", folder, "--limit", 2, *args)
+        assert f"tok:{tokenizer}" in result.stdout
 
 
 def test_evaluate_says_how_it_searched(run, tiny_run):

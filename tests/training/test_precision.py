@@ -24,8 +24,8 @@ def losses(result):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_run_in_mixed_precision_learns_and_resumes_exactly(precision, tiny_recipe, tmp_path):
+def test_a_run_in_mixed_precision_learns_and_resumes_exactly(tiny_recipe, tmp_path):
+    precision = "mixed_float16"  # the scale of its loss is resumed too
     whole = run(tiny_recipe, tmp_path / "whole", precision=precision)
     first, *_, last = losses(whole)
     assert last[0] < first[0]

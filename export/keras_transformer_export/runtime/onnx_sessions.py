@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from keras_transformer.backend import install_hint
+from keras_transformer.backend import install_hint, load_text_operators
 from keras_transformer_export.bundle import MANIFEST, Bundle
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -109,24 +109,12 @@ def first_line(error: BaseException) -> str:
 
 def _import_runtime() -> tuple[Any, str]:
     """Return the module onnxruntime and the path of the library with the text operators."""
-    loaded = [name for name in sys.modules if sys.modules.get(name)]  # None: import is forbidden
-    if "tensorflow" in loaded and (
-        "onnxruntime_extensions" not in loaded
-        or loaded.index("tensorflow") < loaded.index("onnxruntime_extensions")
-    ):
-        raise RuntimeError(
-            "onnxruntime_extensions must be imported before TensorFlow, or the process would "
-            "crash: both carry the same native library. Import keras_transformer's modules or "
-            "onnxruntime_extensions first, or use a process without TensorFlow."
-        )
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
-        extensions = importlib.import_module("onnxruntime_extensions")
+        return importlib.import_module("onnxruntime"), load_text_operators()
     except ImportError as error:
         raise ImportError(
             f"ONNX Runtime and its extensions are needed. {install_hint('runtime-cpu')}"
         ) from error
-    return onnxruntime, extensions.get_library_path()
 
 
 def _providers(onnxruntime: Any, device: Device) -> list[str]:
