@@ -65,7 +65,7 @@ def draw_maps(
     scale: tuple[float, float] | None = None,
     numbers: bool = False,
 ) -> Picture:
-    """Draw maps `[T, S]` of equal size side by side, at most three in a row.
+    """Draw maps `[T, S]` of equal size side by side, at most three in a row, and four as a square.
 
     Args:
         maps: titles and numbers; an empty title is not written.
@@ -87,7 +87,7 @@ def draw_maps(
         name_ticks(axes, "x", sides.columns, sides.families, sides.column_name, cell)
         write_title(axes, title, sides.families)
     if len(maps) > 1:
-        spread(picture, picture.axes, PANELS_A_ROW)
+        spread(picture, picture.axes, 2 if len(maps) == 4 else PANELS_A_ROW)
     if scale is not None:  # one bar says it for all
         add_colour_bar(picture, picture.axes[-1], picture.axes[-1].images[0], what)
     return shrink_wrap(picture)
@@ -101,7 +101,7 @@ def number_cell(maps: Iterable[np.ndarray]) -> float:
 
 
 def _written(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:z.2f}"  # z: no minus before 0.00
 
 
 def write_numbers(axes: Axes, image: AxesImage, values: np.ndarray, cell: float) -> None:
