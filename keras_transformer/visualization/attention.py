@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,19 @@ from keras_transformer.visualization.figures import (
     extent,
     new_picture,
     shrink_wrap,
-    write_title,
 )
 from keras_transformer.visualization.fonts import fonts_for
 from keras_transformer.visualization.labels import label_of, name_ticks, named_step, skipped
-from keras_transformer.visualization.maps import add_colour_bar, cell_size, draw_map
+from keras_transformer.visualization.maps import (
+    Sides,
+    add_colour_bar,
+    cell_size,
+    draw_map,
+    draw_maps,
+    number_cell,
+)
 
-CELL, LONGEST_SIDE = 0.2, 12.0  # inches
+CELL, LONGEST_SIDE, PANEL_SIDE = 0.2, 12.0, 3.2  # inches; of one map, and of several
 SMALL_CELL, SMALL_SIDE, BETWEEN = 0.13, 2.2, 0.08
 
 
@@ -36,47 +42,84 @@ def plot_attention(
     layer: int | None = None,
     head: int | None = None,
     title: str | None = None,
+    numbers: bool = False,
 ) -> Figure:
     """Draw where each token looks: a row for each query, a column for each key.
 
     Args:
         weights: of one sentence, `[T, S]`, `[N, T, S]` (heads) or `[L, N, T, S]` (layers, heads):
             of `Transformer.attention_scores(...)` such as `cross[0]`, or the output
-            `cross_attention[0, 0]` of an ONNX file. NumPy arrays or Keras tensors.
+            `cross_attention[0, 0]` of an ONNX file. NumPy arrays or Keras tensors. A dict of
+            them, by title, is drawn side by side, with one scale of colours.
         source_tokens: S pieces that are looked at.
         target_tokens: T pieces that look; None for self-attention: the same as `source_tokens`.
         layer: which layer, from 0; None: the mean of all.
         head: which head, from 0; None: the mean of all.
-        title: None: says which layer and head.
+        title: None: says which layer and head. A dict has titles of its own.
+        numbers: whether each weight is written in its cell, for small maps.
 
     Returns:
         A matplotlib `Figure`, as large as its labels need.
 
     Raises:
         ValueError: weights that are not finite, are negative or do not fit the tokens; a layer or
-            head that is not there.
+            head that is not there; a title for a dict; numbers that have no room.
 
     Example:
         >>> weights = [[0.9, 0.1], [0.2, 0.8]]
         >>> figure = plot_attention(weights, ["the", "cat"], ["die", "Katze"])
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['die', 'Katze']
+        >>> len(plot_attention({"before": weights, "after": weights}, ["the", "cat"]).axes)
+        2
     """
-    values, which = one_map(weights, layer, head)
+    maps = _titled_maps(weights, layer, head, title)
     source = token_list("source_tokens", source_tokens)
     target = source if target_tokens is None else token_list("target_tokens", target_tokens)
-    check_fit("weights", values, source, target)
-    title = f"Attention, {which}" if title is None and which else title or "Attention"
-    columns, rows, (title,), families = _texts(source, target, [title])
-    cell = cell_size(values.shape, CELL, LONGEST_SIDE)
-    picture = new_picture()
-    axes = add_axes(picture, 0, 0, cell * len(source), cell * len(target))
-    add_colour_bar(picture, axes, draw_map(axes, values, least=0), "weight")
+    for name, values in maps:
+        check_fit(
+            f"weights[{name!r}]" if isinstance(weights, Mapping) else "weights",
+            values,
+            source,
+            target,
+        )
+    columns, rows, titles, families = _texts(source, target, [name for name, _ in maps])
     whose = ("token", "token looked at") if target_tokens is None else ("target", "source")
-    name_ticks(axes, "y", rows, families, whose[0], cell)
-    name_ticks(axes, "x", columns, families, whose[1], cell)
-    write_title(axes, title, families)
-    return shrink_wrap(picture)
+    arrays = [values for _, values in maps]
+    largest = number_cell(arrays) if numbers else CELL
+    cell = cell_size(arrays[0].shape, largest, LONGEST_SIDE if len(maps) == 1 else PANEL_SIDE)
+    scale = (0.0, max(values.max() for values in arrays))
+    return draw_maps(
+        list(zip(titles, arrays, strict=True)),
+        Sides(rows, columns, *whose, families),
+        cell,
+        "weight",
+        scale,
+        numbers,
+    )
+
+
+def _titled_maps(
+    weights: Any, layer: int | None, head: int | None, title: str | None
+) -> list[tuple[str, np.ndarray]]:
+    """Return a title and one map `[T, S]` for each of the weights.
+
+    Raises:
+        ValueError: an empty dict, a title beside those of a dict, or as `one_map`.
+    """
+    if not isinstance(weights, Mapping):
+        values, which = one_map(weights, layer, head)
+        return [(title or (f"Attention, {which}" if which else "Attention"), values)]
+    if not weights:
+        raise ValueError(
+            'weights must hold at least one map, such as {"layer 0": weights}. Received: weights={}'
+        )
+    if title is not None:
+        raise ValueError(
+            "title must be None where weights are a dict, whose names are the titles. "
+            f"Received: title={title!r}"
+        )
+    return [(str(name), one_map(values, layer, head)[0]) for name, values in weights.items()]
 
 
 def plot_attention_grid(

@@ -13,21 +13,28 @@ from keras_transformer.visualization.figures import (
     add_axes,
     new_picture,
     shrink_wrap,
-    spread,
     write_title,
 )
 from keras_transformer.visualization.fonts import fonts_for
-from keras_transformer.visualization.labels import label_of, name_ticks
-from keras_transformer.visualization.maps import add_colour_bar, cell_size, draw_map
+from keras_transformer.visualization.labels import label_of
+from keras_transformer.visualization.maps import (
+    Sides,
+    add_colour_bar,
+    cell_size,
+    draw_map,
+    draw_maps,
+    number_cell,
+)
 
 CELL, LONGEST_SIDE = 0.2, 5.0  # inches
-PANELS_A_ROW = 3
 
 
 def plot_similarity(
     scores: Mapping[str, Any],
     source_tokens: Sequence[str],
     target_tokens: Sequence[str] | None = None,
+    *,
+    numbers: bool = False,
 ) -> Figure:
     """Draw what several similarity functions say of the same queries and keys, side by side.
 
@@ -37,12 +44,14 @@ def plot_similarity(
         scores: for each name, scores `[T, S]` before the softmax, of any sign.
         source_tokens: S pieces, the keys.
         target_tokens: T pieces, the queries; None: the same as `source_tokens`.
+        numbers: whether each score is written in its cell, for small maps.
 
     Returns:
         A matplotlib `Figure`, at most three maps in a row.
 
     Raises:
-        ValueError: no scores, or some that are not finite or do not fit the tokens.
+        ValueError: no scores, or some that are not finite or do not fit the tokens; numbers that
+            have no room.
 
     Example:
         >>> scores = {"dot": [[2.0, -1.0]], "scaled dot": [[1.0, -0.5]]}
@@ -66,17 +75,16 @@ def plot_similarity(
         check_fit(name, array, source, target)
     labels = [label_of(token) for token in (*source, *target)]
     drawn, families = fonts_for([*labels, *map(str, scores)])
-    columns, rows = drawn[: len(source)], drawn[len(source) : len(labels)]
-    cell = cell_size((len(source), len(target)), CELL, LONGEST_SIDE)
-    picture = new_picture()
-    for title, array in zip(drawn[len(labels) :], arrays, strict=True):
-        axes = add_axes(picture, 0, 0, cell * len(source), cell * len(target))
-        add_colour_bar(picture, axes, draw_map(axes, array), "score")
-        name_ticks(axes, "y", rows, families, "query", cell)
-        name_ticks(axes, "x", columns, families, "key", cell)
-        write_title(axes, title, families)
-    spread(picture, picture.axes, PANELS_A_ROW)
-    return shrink_wrap(picture)
+    columns, rows, titles = (
+        drawn[: len(source)],
+        drawn[len(source) : len(labels)],
+        drawn[len(labels) :],
+    )
+    sides = Sides(rows, columns, "query", "key", families)
+    cell = cell_size(
+        (len(source), len(target)), number_cell(arrays) if numbers else CELL, LONGEST_SIDE
+    )
+    return draw_maps(list(zip(titles, arrays, strict=True)), sides, cell, "score", numbers=numbers)
 
 
 def plot_position_encoding(encoding: Any, *, title: str = "Position encoding") -> Figure:

@@ -30,6 +30,10 @@ def hypotheses_of_forty_tokens():
 
 PICTURES = {
     "attention": lambda: pictures.plot_attention(random_weights(40, 40), FORTY, FORTY[::-1]),
+    "numbers": lambda: pictures.plot_attention(random_weights(40, 40), FORTY, numbers=True),
+    "maps by title": lambda: pictures.plot_attention(
+        {name: random_weights(40, 40) for name in ("one", "two", "three", "four")}, FORTY
+    ),
     "grid": lambda: pictures.plot_attention_grid(random_weights(2, 3, 40, 40), FORTY),
     "similarity": lambda: pictures.plot_similarity({"dot": random_weights(40, 40)}, FORTY),
     "alignment": lambda: pictures.plot_alignment(random_weights(40, 40), FORTY, FORTY[::-1]),

@@ -26,6 +26,34 @@ def test_a_layer_and_a_head_or_their_mean_are_drawn():
     assert mean.axes[0].get_title(loc="left") == "Attention, layer 0, mean of 4 heads"
 
 
+def test_maps_by_title_stand_side_by_side_on_one_scale():
+    maps = {"first": WEIGHTS[0], "second": WEIGHTS[1, 2]}
+    figure = pictures.plot_attention(maps, SOURCE, TARGET)
+    first, second = figure.axes
+    np.testing.assert_allclose(image_of(first), WEIGHTS[0].mean(axis=0))
+    np.testing.assert_allclose(image_of(second), WEIGHTS[1, 2])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(maps)
+    largest = max(WEIGHTS[0].mean(axis=0).max(), WEIGHTS[1, 2].max())
+    assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, largest)}
+    assert first.get_position().x1 < second.get_position().x0
+
+
+def test_numbers_are_written_in_their_cells_dark_on_light_and_light_on_dark():
+    weights = [[0.9, 0.1], [0.25, 0.75]]
+    (axes,) = pictures.plot_attention(weights, ["a", "b"], numbers=True).axes
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert written == {
+        (0, 0): ("0.90", "black"),
+        (1, 0): ("0.10", "white"),
+        (0, 1): ("0.25", "white"),
+        (1, 1): ("0.75", "black"),
+    }
+    (axes,) = pictures.plot_similarity(
+        {"dot": [[-100.0, 2.5]]}, ["a", "b"], ["c"], numbers=True
+    ).axes
+    assert [text.get_text() for text in axes.texts] == ["-100.00", "2.50"]
+
+
 def test_the_grid_has_every_map_in_its_place_on_one_scale():
     figure = pictures.plot_attention_grid(WEIGHTS, SOURCE, TARGET)
     np.testing.assert_allclose([image_of(a) for a in figure.axes], WEIGHTS.reshape(8, 2, 3))
@@ -151,6 +179,16 @@ def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
         (
             lambda: pictures.plot_attention(WEIGHTS[0], SOURCE, TARGET, layer=0),
             "layer must be None .* Received: layer=0",
+        ),
+        (lambda: pictures.plot_attention({}, SOURCE), "at least one map.* Received: weights={}"),
+        (
+            lambda: pictures.plot_attention({"x": WEIGHTS[0, 0]}, SOURCE),
+            r"weights\['x'\] must have a row .* of shape \(2, 3\)",
+        ),
+        (lambda: pictures.plot_attention({"x": [[1]]}, ["a"], title="t"), "Received: title='t'"),
+        (
+            lambda: pictures.plot_attention(np.eye(60), ["a"] * 60, numbers=True),
+            "numbers=True needs fewer tokens.* Received: 60 rows, 60 columns",
         ),
         (lambda: pictures.plot_alignment([[1.0]], ["a"], ["b"], least=2), "least=2"),
         (lambda: pictures.plot_similarity({}, SOURCE), "scores must be a dict"),
