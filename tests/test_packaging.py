@@ -43,6 +43,10 @@ def test_wheel_holds_every_recipe(wheel_files):
     assert in_tree == {Path(name).name for name in wheel_files if name.endswith(".yaml")}
 
 
+def test_wheel_holds_the_page_of_the_explorer(wheel_files):
+    assert "keras_transformer/visualization/explorer.html" in wheel_files
+
+
 def test_no_module_takes_the_name_of_a_library_or_of_a_folder_of_ours(wheel_files):
     taken = {"export", "tests", "notebooks", "benchmarks"}
     assert not {name for name in wheel_files if name.partition("/")[0] in taken}

@@ -177,7 +177,11 @@ def _packed(weights: np.ndarray) -> str:
 
 def _page(data: dict[str, Any]) -> str:
     """Put the data into the page. No token can end the element that holds them, or begin one."""
-    template = resources.files(__package__).joinpath("explorer.html").read_text("utf-8")
+    template = (
+        resources.files("keras_transformer.visualization")
+        .joinpath("explorer.html")
+        .read_text("utf-8")
+    )
     safe = json.dumps(data).replace("<", "\\u003c").replace("&", "\\u0026")
     return template.replace("{{data}}", safe)
 
