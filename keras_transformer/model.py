@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from keras_transformer.config import TransformerConfig
+from keras_transformer.functional import functional_model
 from keras_transformer.layers.decoder import Decoder
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import TokenEmbedding
@@ -119,10 +120,11 @@ class Transformer(SequenceModel):
     def build(self, input_shape):
         vectors = (None, None, self.config.d_model)
         for layer in {id(e): e for e in (self.token_embedding, self.source_embedding)}.values():
-            layer.build()
+            layer.build((None, None))
         for positions in (self.source_positions, self.target_positions):
             if positions is not None:
                 positions.build(vectors)
+        self.embedding_dropout.build(vectors)
         self.encoder.build(vectors)
         self.decoder.build(vectors, vectors)
         if self.output_projection is not None:
@@ -148,14 +150,20 @@ class Transformer(SequenceModel):
         return self.encoder(x, self.source_mask(source_ids), training=training)
 
     def _embed_source(self, source_ids, training=None):
-        x = self.source_embedding(source_ids)
-        x = x if self.source_positions is None else self.source_positions(x)
-        return self.embedding_dropout(x, training=training)
+        return self.embedding_dropout(self.source_vectors(source_ids), training=training)
 
     def _embed_target(self, target_in, training=None):
+        return self.embedding_dropout(self.target_vectors(target_in), training=training)
+
+    def source_vectors(self, source_ids):
+        """Return what stands for the source ids `[B, S]`, with positions: `[B, S, D]`."""
+        x = self.source_embedding(source_ids)
+        return x if self.source_positions is None else self.source_positions(x)
+
+    def target_vectors(self, target_in):
+        """Return what stands for `target_in` `[B, T]`, with positions: `[B, T, D]`."""
         x = self.token_embedding(target_in)
-        x = x if self.target_positions is None else self.target_positions(x)
-        return self.embedding_dropout(x, training=training)
+        return x if self.target_positions is None else self.target_positions(x)
 
     def decode(self, target_in, memory, memory_mask, training=None):
         """Return logits `[B, T, V]` of every target position, all at once.
@@ -168,11 +176,11 @@ class Transformer(SequenceModel):
         """
         x = self._embed_target(target_in, training)
         x = self.decoder(x, memory, memory_mask, training=training)
-        logits = self._logits(ops.reshape(x, (-1, self.config.d_model)))
+        logits = self.to_logits(ops.reshape(x, (-1, self.config.d_model)))
         return ops.reshape(logits, (-1, ops.shape(target_in)[1], self.config.target_vocab_size))
 
-    def _logits(self, rows):
-        """`[R, D]` -> float32 `[R, V]`."""
+    def to_logits(self, rows):
+        """Return float32 logits `[..., V]` of what the decoder gives, `[..., D]`."""
         if self.output_projection is None:
             logits = self.token_embedding.project(rows)
         else:
@@ -220,7 +228,7 @@ class Transformer(SequenceModel):
         if self.target_positions is not None:
             x = self.target_positions.step(x, step)
         rows, cache = self.decoder.step(x, step, cache, memory, beam_size)
-        return self._logits(rows), cache
+        return self.to_logits(rows), cache
 
     def attention_scores(self, source_ids, target_in):
         """Return what every head of every layer attends to.
@@ -238,3 +246,19 @@ class Transformer(SequenceModel):
         memory, encoder = self.encoder.attention_scores(self._embed_source(source_ids), mask)
         target = self._embed_target(target_in)
         return AttentionScores(encoder, *self.decoder.attention_scores(target, memory, mask))
+
+    def functional(self):
+        """Return a functional `keras.Model` of the same layers and weights, to be looked at.
+
+        `keras.utils.plot_model(model.functional(), show_shapes=True, expand_nested=True)` draws
+        every layer of both stacks, where of this model it draws one box; the `summary` of it says
+        what is connected to what. It gives the same logits, and training either trains both.
+        Save this model, not that one: the search, `Translator` and the export read this class.
+
+        Example:
+            >>> config = TransformerConfig.preset("tiny", source_vocab_size=9, target_vocab_size=7)
+            >>> graph = Transformer(config).functional()
+            >>> [layer.name for layer in graph.get_layer("encoder").layers][2:]
+            ['layer_0', 'layer_1', 'layer_2', 'layer_3']
+        """
+        return functional_model(self)

@@ -174,12 +174,14 @@ class RNNSearch(SequenceModel):
 
     def build(self, input_shape):
         embedded, size = self.config.d_embedding, self.config.hidden_size
-        self.source_embedding.build()
-        self.token_embedding.build()
+        self.source_embedding.build((None, None))
+        self.token_embedding.build((None, None))
+        self.embedding_dropout.build((None, None, embedded))
         self.encoder.build((None, None, embedded))
         self.initial_state.build((None, size))
         self.decoder.build((None, None, embedded))
         self.deep_output.build((None, 3 * size + embedded))
+        self.output_dropout.build((None, None, self.config.maxout_size))
         self.output_projection.build((None, self.config.maxout_size))
         self.built = True
 

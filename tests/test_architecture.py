@@ -41,6 +41,7 @@ FRAMEWORKS = {"tensorflow", "tensorflow_text", "jax", "jaxlib", "torch"}
 KERAS_ONLY = (
     "keras_transformer/layers/",
     "keras_transformer/sequence_model.py",
+    "keras_transformer/functional.py",
     "keras_transformer/model.py",
     "keras_transformer/recurrent.py",
     "keras_transformer/decoding/",

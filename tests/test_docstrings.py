@@ -14,6 +14,8 @@ MODULES = [
     "data.pipeline",
     "evaluation",
     "layers.attention",
+    "layers.cross_attention",
+    "layers.self_attention",
     "layers.decoder",
     "layers.embedding",
     "layers.encoder",
@@ -38,6 +40,7 @@ MODULES = [
     "visualization.alignment",
     "visualization.attention",
     "visualization.beam_search",
+    "visualization.explorer",
     "visualization.history",
     "visualization.scores",
 ]

@@ -4,12 +4,8 @@ from keras_transformer import backend
 
 backend.start()
 
-from keras_transformer.layers.attention import (
-    CausalSelfAttention,
-    CrossAttention,
-    MultiHeadAttention,
-    SelfAttention,
-)
+from keras_transformer.layers.attention import MultiHeadAttention
+from keras_transformer.layers.cross_attention import CrossAttention
 from keras_transformer.layers.decoder import Decoder, DecoderLayer
 from keras_transformer.layers.embedding import TokenEmbedding
 from keras_transformer.layers.encoder import Encoder, EncoderLayer
@@ -21,6 +17,7 @@ from keras_transformer.layers.positional import (
     rotate,
     sinusoidal_positions,
 )
+from keras_transformer.layers.self_attention import CausalSelfAttention, SelfAttention
 from keras_transformer.layers.similarity import (
     Additive,
     Cosine,

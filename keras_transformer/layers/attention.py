@@ -1,13 +1,10 @@
-"""Multi-head attention, and its three uses in the Transformer."""
+"""Multi-head attention: the mathematics, and the layer."""
 
 import keras
 from keras import layers, ops
 
 from keras_transformer.layers import similarity as similarities
-from keras_transformer.layers.cache import FixedCache, GrownCache
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.masks import causal_mask
-from keras_transformer.layers.positional import LAYOUTS, rotate
 from keras_transformer.layers.shapes import check_equal, check_mask, check_vectors
 
 MASKED = -1e9  # exp() of it is exactly 0 in float32
@@ -29,16 +26,17 @@ def attention_weights(scores, attention_mask=None):
     Raises:
         ValueError: a mask that is not boolean or does not fit.
     """
-    weights = _softmax(scores, attention_mask)
-    return weights if attention_mask is None else ops.where(_has_any(attention_mask), weights, 0.0)
+    weights = masked_softmax(scores, attention_mask)
+    return weights if attention_mask is None else ops.where(has_any(attention_mask), weights, 0.0)
 
 
-def _has_any(attention_mask):
+def has_any(attention_mask):
     """Which queries may attend to something: `[B, T, S]` -> `[B, 1, T, 1]`."""
     return ops.any(ops.expand_dims(attention_mask, 1), axis=-1, keepdims=True)
 
 
-def _softmax(scores, attention_mask=None):
+def masked_softmax(scores, attention_mask=None):
+    """As `attention_weights`, but a query that may attend to nothing gets equal weights."""
     scores = ops.cast(scores, "float32")
     if attention_mask is not None:
         check_mask(attention_mask, scores.shape)
@@ -220,269 +218,3 @@ class MultiHeadAttention(layers.Layer):
             "similarity": keras.saving.serialize_keras_object(self.similarity),
             "dropout": self.dropout,
         }
-
-
-@keras.saving.register_keras_serializable(package="keras_transformer")
-class SelfAttention(MultiHeadAttention):
-    """Every position attends to every position (paper, section 3.2.3, second use).
-
-    Query, key and value are projected by one matrix product.
-
-    Args:
-        num_heads, key_dim, value_dim, similarity, dropout: see `MultiHeadAttention`.
-        rotary_layout: `interleaved` or `halves`: turn queries and keys by their positions, see
-            `rotate`; None: positions are not known here.
-
-    Call arguments:
-        x: `[B, T, D]`.
-        attention_mask: boolean, broadcastable to `[B, T, T]`.
-
-    Returns:
-        `[B, T, D]`.
-
-    Raises:
-        ValueError: as `MultiHeadAttention`; an unknown layout; an odd head size with rotary
-            positions.
-
-    Example:
-        >>> attention = SelfAttention(num_heads=2, rotary_layout="interleaved")
-        >>> x = np.ones((1, 3, 8), "float32")
-        >>> tuple(attention(x).shape), tuple(attention.return_scores(x).shape)
-        ((1, 3, 8), (1, 2, 3, 3))
-    """
-
-    def __init__(
-        self,
-        num_heads,
-        key_dim=None,
-        value_dim=None,
-        similarity="scaled_dot",
-        dropout=0.0,
-        rotary_layout=None,
-        **kwargs,
-    ):
-        if rotary_layout is not None and rotary_layout not in LAYOUTS:
-            raise ValueError(
-                f"rotary_layout must be None or one of {LAYOUTS}. "
-                f"Received: rotary_layout={rotary_layout!r}"
-            )
-        super().__init__(num_heads, key_dim, value_dim, similarity, dropout, **kwargs)
-        self.rotary_layout = rotary_layout
-
-    def build(self, input_shape):
-        super().build(input_shape)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def build_projections(self, key_width, value_width, key_input, value_input):
-        self._splits = [key_width, 2 * key_width]
-        self.input_projection = self._projection(
-            2 * key_width + value_width, self.d_model, "query_key_value"
-        )
-
-    def call(self, x, attention_mask=None, training=None):
-        return self._output(*self.heads(x), attention_mask, ops.shape(x)[1], training)
-
-    def return_scores(self, x, attention_mask=None):
-        """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
-        self._ensure_built(x)
-        query, prepared_key, _ = self.heads(x)
-        return attention_weights(self.similarity(query, prepared_key), attention_mask)
-
-    def heads(self, x):
-        """Return query, prepared key and value `[B, N, T, H]` of every head."""
-        rows = self._rows(self.input_projection, "x", x)
-        length = ops.shape(x)[1]
-        query, key, value = (
-            split_heads(part, length, self.num_heads)
-            for part in ops.split(rows, self._splits, axis=-1)
-        )
-        query, key = self._turned(query, key, ops.arange(length))
-        return query, self.similarity.prepare_key(key), value
-
-    def _turned(self, query, key, positions):
-        """Give queries and keys their rotary positions `[T]`, if there are any."""
-        if self.rotary_layout is None:
-            return query, key
-        return (
-            rotate(query, positions, self.rotary_layout),
-            rotate(key, positions, self.rotary_layout),
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "rotary_layout": self.rotary_layout}
-
-
-@keras.saving.register_keras_serializable(package="keras_transformer")
-class CausalSelfAttention(SelfAttention):
-    """Every position attends to itself and those before it (paper, section 3.2.3, third use).
-
-    Arguments are those of `SelfAttention`.
-
-    Call arguments:
-        x: `[B, T, D]`.
-
-    Returns:
-        `[B, T, D]`; position t depends on positions 0..t only.
-
-    Raises:
-        ValueError: as `SelfAttention`.
-
-    Example:
-        >>> attention = CausalSelfAttention(num_heads=2)
-        >>> weights = attention.return_scores(np.ones((1, 3, 8), "float32"))
-        >>> np.asarray(weights)[0, 0].astype(float).round(3).tolist()
-        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.333, 0.333, 0.333]]
-    """
-
-    def call(self, x, training=None):
-        return super().call(x, causal_mask(ops.shape(x)[1]), training=training)
-
-    def return_scores(self, x):
-        """Return the attention weights `[B, N, T, T]`, float32, without dropout."""
-        return super().return_scores(x, causal_mask(ops.shape(x)[1]))
-
-    def init_cache(self, rows, capacity=None):
-        """Return an empty cache for `rows` sequences.
-
-        Args:
-            rows: number of sequences R, an int or a scalar tensor.
-            capacity: the most positions, for a `FixedCache`; None: a `GrownCache`. Its first
-                length is then a tensor where `rows` is one, so that a compiled loop lets it grow.
-        """
-        length = rows * 0 if capacity is None else capacity
-        value = ops.zeros((rows, self.num_heads, length, self.value_size), self.compute_dtype)
-        # one position prepared and cut off: some operators cannot work on none
-        one = ops.zeros((rows, self.num_heads, capacity or 1, self.key_size), self.compute_dtype)
-        key = self.similarity.prepare_key(one)
-        if capacity is not None:
-            return FixedCache(key, value)
-        cut = [slice(None)] * len(key.shape)
-        cut[self.similarity.length_axis] = slice(0, length)
-        return GrownCache(key[tuple(cut)], value)
-
-    def step(self, x, step, cache):
-        """Attend from one new position to all positions so far.
-
-        Args:
-            x: rows `[R, D]` of the new position.
-            step: integer scalar, that position, from 0.
-            cache: from `init_cache` or the step before.
-
-        Returns:
-            rows `[R, D]`, and the cache with the new key and value in it.
-        """
-        query, key, value = (
-            ops.reshape(part, (-1, self.num_heads, 1, part.shape[-1] // self.num_heads))
-            for part in ops.split(self.input_projection(x), self._splits, axis=-1)
-        )
-        query, key = self._turned(query, key, ops.reshape(step, (1,)))
-        cache = cache.append(
-            self.similarity.prepare_key(key), value, step, self.similarity.length_axis
-        )
-        context = self.attend(query, cache.key, cache.value, cache.mask(step))
-        rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
-        return self.output_projection(rows), cache
-
-
-@keras.saving.register_keras_serializable(package="keras_transformer")
-class CrossAttention(MultiHeadAttention):
-    """The target attends to the source (paper, section 3.2.3, first use).
-
-    Arguments are those of `MultiHeadAttention`.
-
-    Call arguments:
-        query: target `[B, T, D]`.
-        memory: encoder output `[B, S, D]`.
-        attention_mask: boolean, broadcastable to `[B, T, S]`.
-
-    Returns:
-        `[B, T, D]`.
-
-    Raises:
-        ValueError: as `MultiHeadAttention`; target and memory of different batch sizes.
-
-    Example:
-        >>> attention = CrossAttention(num_heads=2)
-        >>> target, memory = np.ones((1, 2, 8), "float32"), np.ones((1, 5, 8), "float32")
-        >>> only_three = np.array([[[True, True, True, False, False]]])
-        >>> weights = attention.return_scores(target, memory, only_three)
-        >>> np.asarray(weights)[0, 0, 0].astype(float).round(3).tolist()
-        [0.333, 0.333, 0.333, 0.0, 0.0]
-        >>> tuple(attention(target, memory, only_three).shape)
-        (1, 2, 8)
-    """
-
-    def build(self, query_shape, memory_shape=None):
-        if memory_shape is not None:
-            check_vectors("memory", memory_shape)
-        super().build(query_shape, memory_shape)
-
-    def compute_output_shape(self, query_shape, memory_shape=None):
-        return query_shape
-
-    def build_projections(self, key_width, value_width, key_input, value_input):
-        self._splits = [key_width]
-        self.query_projection = self._projection(key_width, self.d_model, "query")
-        self.memory_projection = self._projection(key_width + value_width, key_input, "key_value")
-
-    def call(self, query, memory, attention_mask=None, training=None):
-        check_equal(0, query=query.shape, memory=memory.shape)
-        heads = (self._split(self.query_projection, "query", query), *self._project_memory(memory))
-        return self._output(*heads, attention_mask, ops.shape(query)[1], training)
-
-    def return_scores(self, query, memory, attention_mask=None):
-        """Return the attention weights `[B, N, T, S]`, float32, without dropout."""
-        self._ensure_built(query, memory)
-        prepared_key, _ = self._project_memory(memory)
-        query = self._split(self.query_projection, "query", query)
-        scores = self.similarity(query, prepared_key)
-        return attention_weights(scores, attention_mask)
-
-    def project_memory(self, memory, attention_mask=None):
-        """Return prepared key and value `[B, N, S, H]`: once per source, before the steps.
-
-        Where the mask, boolean `[B, 1, S]`, lets a source have no position at all, the values
-        are zeros, so that `step` need not look.
-        """
-        prepared_key, value = self._project_memory(memory)
-        if attention_mask is not None:
-            value = ops.where(_has_any(attention_mask), value, ops.zeros_like(value))
-        return prepared_key, value
-
-    def _project_memory(self, memory):
-        rows = self._rows(self.memory_projection, "memory", memory)
-        key, value = (
-            split_heads(part, ops.shape(memory)[1], self.num_heads)
-            for part in ops.split(rows, self._splits, axis=-1)
-        )
-        return self.similarity.prepare_key(key), value
-
-    def step(self, x, projected, attention_mask=None, beam_size=1):
-        """Attend from rows of one position to `projected`, from `project_memory`.
-
-        The hypotheses of a source share its keys and values: they are queries side by side.
-
-        Args:
-            x: rows `[B * K, D]`, the K hypotheses of each source together.
-            projected: prepared key and value of B sources.
-            attention_mask: boolean `[B, 1, S]`.
-            beam_size: K, an int or a scalar tensor.
-
-        Returns:
-            rows `[B * K, D]`.
-        """
-        query = self.query_projection(x)
-        if isinstance(beam_size, int) and beam_size == 1:
-            query = ops.reshape(query, (-1, self.num_heads, 1, self.key_size))
-        else:
-            query = split_heads(query, beam_size, self.num_heads)
-        prepared_key, value = projected
-        weights = _softmax(self.similarity(query, prepared_key), attention_mask)
-        context = ops.matmul(ops.cast(weights, self.compute_dtype), value)
-        if isinstance(beam_size, int) and beam_size == 1:
-            rows = ops.reshape(context, (-1, self.num_heads * self.value_size))
-        else:
-            rows = merge_heads(context)
-        return self.output_projection(rows)

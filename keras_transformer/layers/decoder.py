@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.layers.attention import CausalSelfAttention, CrossAttention
+from keras_transformer.layers.cross_attention import CrossAttention
 from keras_transformer.layers.encoder import Stack, TransformerLayer
+from keras_transformer.layers.self_attention import CausalSelfAttention
 from keras_transformer.layers.shapes import check_vectors
 
 

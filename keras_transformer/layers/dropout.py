@@ -60,6 +60,9 @@ class Dropout(keras.layers.Dropout):
             raise ValueError(f"rate must be from 0 to below 1. Received: rate={rate}")
         super().__init__(rate, seed=seed, **kwargs)
 
+    def build(self, input_shape):
+        self.built = True  # `summary` then knows the shape
+
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs

@@ -4,9 +4,9 @@ import keras
 from keras import layers, ops
 
 from keras_transformer.layers import similarity as similarities
-from keras_transformer.layers.attention import SelfAttention
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.self_attention import SelfAttention
 from keras_transformer.layers.shapes import check_vectors
 
 

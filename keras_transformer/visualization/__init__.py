@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from keras_transformer.visualization.alignment import plot_alignment
     from keras_transformer.visualization.attention import plot_attention, plot_attention_grid
     from keras_transformer.visualization.beam_search import plot_beam_search
+    from keras_transformer.visualization.explorer import AttentionExplorer, explore_attention
     from keras_transformer.visualization.history import plot_history
     from keras_transformer.visualization.scores import plot_position_encoding, plot_similarity
 
 _MODULES = {
+    "AttentionExplorer": "explorer",
+    "explore_attention": "explorer",
     "plot_alignment": "alignment",
     "plot_attention": "attention",
     "plot_attention_grid": "attention",
@@ -28,6 +31,8 @@ _MODULES = {
 }
 
 __all__ = [
+    "AttentionExplorer",
+    "explore_attention",
     "plot_alignment",
     "plot_attention",
     "plot_attention_grid",

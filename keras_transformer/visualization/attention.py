@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from keras_transformer.visualization.arrays import check_fit, one_map, token_list, weight_array
 from keras_transformer.visualization.figures import (
@@ -165,11 +166,12 @@ def plot_attention_grid(
         if index >= (layers - 1) * heads:
             name_ticks(axes, "x", columns, families, "", cell)
     note = skipped(named_step(cell))
-    _name_sides(picture, whose[0] + note, whose[1] + note)
-    _name_layers(picture, layers, heads)
+    maps = extent(picture)  # measured once: it takes as long as drawing them
+    left = _name_sides(picture, maps, whose[0] + note, whose[1] + note)
+    _name_layers(picture, left, layers, heads)
     if title:
-        _write_over(picture, title, families)
-    return shrink_wrap(picture)
+        _write_over(picture, maps.y1, title, families)
+    return shrink_wrap(picture, maps)
 
 
 def _texts(
@@ -199,39 +201,35 @@ def _draw_grid(picture: Picture, array: np.ndarray, cell: float) -> None:
                     add_colour_bar(picture, axes, image, "weight")
 
 
-def _name_sides(picture: Picture, rows: str, columns: str) -> None:
-    """Write once, for all maps, what their rows and their columns are."""
+def _name_sides(picture: Picture, maps: Bbox, rows: str, columns: str) -> float:
+    """Write once, for all maps, what their rows and their columns are; return the left edge."""
     across, up = picture.get_size_inches()
     places = [axes.get_position(original=True) for axes in picture.axes]
     middle = (places[0].x0 + places[-1].x1) / 2, (places[0].y1 + places[-1].y0) / 2
-    corner = extent(picture)
-    picture.supxlabel(
-        columns, x=middle[0], y=(corner.y0 - 0.06) / up, fontsize=LABEL_SIZE, va="top"
+    picture.supxlabel(columns, x=middle[0], y=(maps.y0 - 0.06) / up, fontsize=LABEL_SIZE, va="top")
+    beside = picture.supylabel(
+        rows, x=(maps.x0 - 0.06) / across, y=middle[1], fontsize=LABEL_SIZE, ha="right"
     )
-    picture.supylabel(
-        rows, x=(corner.x0 - 0.06) / across, y=middle[1], fontsize=LABEL_SIZE, ha="right"
-    )
+    return extent(picture, beside).x0
 
 
-def _name_layers(picture: Picture, layers: int, heads: int) -> None:
-    """Write the number of each layer at the left of its row, beside what is already there."""
+def _name_layers(picture: Picture, left: float, layers: int, heads: int) -> None:
+    """Write the number of each layer beside its row, at the left of what is already there."""
     rows = picture.axes[::heads][:layers]
     across = picture.get_size_inches()[0]
-    left = extent(picture).x0 - 0.1
     for layer, axes in enumerate(rows):
         place = axes.get_position(original=True)
         middle = (place.y0 + place.y1) / 2
         picture.text(
-            left / across, middle, f"layer {layer}", fontsize=LABEL_SIZE, rotation=90,
+            (left - 0.1) / across, middle, f"layer {layer}", fontsize=LABEL_SIZE, rotation=90,
             ha="right", va="center",
         )  # fmt: skip
 
 
-def _write_over(picture: Picture, title: str, families: Sequence[str]) -> None:
+def _write_over(picture: Picture, top: float, title: str, families: Sequence[str]) -> None:
     """Write a title over all that is drawn."""
     up = picture.get_size_inches()[1]
-    top = extent(picture).y1 + 0.1
     left = picture.axes[0].get_position(original=True).x0
     picture.text(
-        left, top / up, title, fontsize=TITLE_SIZE, family=list(families), parse_math=False
+        left, (top + 0.1) / up, title, fontsize=TITLE_SIZE, family=list(families), parse_math=False
     )

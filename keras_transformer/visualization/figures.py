@@ -56,13 +56,21 @@ def extent(picture: Picture, part: Axes | Text | None = None) -> Bbox:
     return box.transformed(picture.dpi_scale_trans.inverted())
 
 
-def shrink_wrap(picture: Picture) -> Picture:
+def shrink_wrap(picture: Picture, around_axes: Bbox | None = None) -> Picture:
     """Make a picture as large as what is drawn in it: no label is cut and nothing is moved.
 
     Axes and texts keep their places to each other and axes their sizes in inches.
+
+    Args:
+        picture: the picture.
+        around_axes: the box around all but `picture.texts`, where it is known; None: measured.
     """
     across, up = picture.get_size_inches()
-    box = extent(picture).padded(MARGIN)
+    if around_axes is None:
+        box = extent(picture).padded(MARGIN)
+    else:
+        texts = [extent(picture, text) for text in picture.texts]
+        box = Bbox.union([around_axes, *texts]).padded(MARGIN)
     width, height = box.width, box.height
     for axes in picture.axes:
         old = axes.get_position(original=True)
