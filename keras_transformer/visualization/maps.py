@@ -116,10 +116,11 @@ def write_numbers(axes: Axes, image: AxesImage, values: np.ndarray, cell: float)
             "numbers=True needs fewer tokens, or there is no room for the numbers in their cells. "
             f"Draw a part of the map. Received: {values.shape[0]} rows, {values.shape[1]} columns"
         )
+    shades = np.asarray(image.norm(values))
     for (row, column), value in np.ndenumerate(values):
         axes.text(
             column, row, _written(value), fontsize=size, ha="center", va="center",
-            color="white" if image.norm(value) < DARK else "black",
+            color="white" if shades[row, column] < DARK else "black",
         )  # fmt: skip
 
 
