@@ -48,6 +48,11 @@ def run(
         OSError: the disk is full.
     """
     config, choices = _choose(recipe, pairs, source, target, start_from)
+    if recipe is None and data.get("folder") is not None:
+        raise ValueError(
+            "--data must be left out beside your own files: they are read where --pairs, --source "
+            f"and --target say. Put the folder there. Received: --data {data['folder']}"
+        )
     config = changed(config, data=data, training=training)
     if config.training.distribution == "data_parallel":
         screen.out.quiet = Cluster.from_environment().index > 0  # the first process speaks for all

@@ -72,15 +72,16 @@ class StopAt(keras.callbacks.Callback):
             self.step = int(self.model.optimizer.iterations)
         if self.place.processes > 1:
             self._agreed, _ = self.place.agree(self.seconds, False)
-        self._previous_handler = signal.getsignal(signal.SIGINT)
+        self._previous_handler = signal.getsignal(signal.SIGINT) or signal.default_int_handler
         try:
             signal.signal(signal.SIGINT, self._interrupt)
         except ValueError:  # not in the main thread: Ctrl-C does not arrive here anyway
             self._previous_handler = None
 
     def _interrupt(self, signum, frame):
+        if self.reason == "interrupt":  # the second before anything is saved; a third gets through
+            self.release()
         self.reason = "interrupt"
-        signal.signal(signal.SIGINT, self._previous_handler or signal.default_int_handler)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -194,11 +195,13 @@ class KeepCheckpoints(keras.callbacks.Callback):
         if self.best.is_out_of(self.patience) and self.stop.reason is None:
             self.stop.reason = "patience"
             self.model.stop_training = True
+        if self.stop.reason == "interrupt" and self.place.processes == 1:
+            self.model.stop_training = True  # it came during validation: no further step
         self._save()
 
     def on_train_batch_end(self, batch, logs=None):
         self._check_finite("loss", logs or {})  # a mean since the epoch began: one NaN stays in it
-        if self.stop.reason == "interrupt":  # at once: a second Ctrl-C must find it saved
+        if self.stop.reason == "interrupt":  # at once, and not after the last validation
             self._save()
 
     def _check_finite(self, name: str, logs: dict[str, Any]) -> None:
@@ -227,6 +230,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
             waited=self.best.waited,
         )
         save_checkpoint(self.folder / "checkpoints", self.model, progress)
+        if self.stop.reason == "interrupt":
+            self.stop.release()  # from now on Ctrl-C loses nothing
 
 
 class ProgressLine(keras.callbacks.Callback):

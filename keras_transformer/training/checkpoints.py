@@ -53,7 +53,9 @@ def state_variables(model: Any) -> list[Any]:
 
 
 def save_checkpoint(folder: Path, model: Any, progress: Progress) -> Path:
-    """Write `step-N.npz` into `folder` and drop all but the newest two.
+    """Write `step-N.npz` into `folder` and drop all but the two up to it.
+
+    Later ones are damaged, since training went on before them: they must not count as kept.
 
     Raises:
         ValueError: a variable is not a number somewhere.
@@ -70,8 +72,11 @@ def save_checkpoint(folder: Path, model: Any, progress: Progress) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{progress.step:09d}.npz"
     write_arrays(path, arrays, asdict(progress))
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
+    others = [other for other in _newest_first(folder) if other != path]
+    kept = [other for other in others if other < path][: KEPT - 1]
+    for other in others:
+        if other not in kept:
+            other.unlink()
     return path
 
 

@@ -56,6 +56,13 @@ def test_a_bad_row_is_named_by_file_and_line_before_training(run, pairs_file, ro
     assert message in " ".join(result.stderr.split())
 
 
+def test_a_folder_of_data_beside_own_files_is_refused(run, pairs_file):
+    # the settings would be chosen for one file, and another be trained on
+    result = run("train", "--pairs", pairs_file, "--data", pairs_file.parent)
+    assert result.exit_code != 0
+    assert "--data must be left out beside your own files" in result.output
+
+
 def test_lines_with_a_blank_side_are_counted(pairs_file):
     with pairs_file.open("a", encoding="utf-8") as file:
         file.write("\n \tx\n")

@@ -152,18 +152,36 @@ def test_the_first_ctrl_c_ends_training_after_the_step_and_saves(model, tmp_path
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_the_second_ctrl_c_ends_it_at_once(model):
+class InValidation(keras.callbacks.Callback):
+    """Two impatient presses of Ctrl-C while the model is validated."""
+
+    def on_test_begin(self, logs=None):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_twice_during_validation_saves_and_makes_no_further_step(model, tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    stop = StopAt(max_steps=100)
+    callbacks = [stop, KeepCheckpoints(tmp_path, stop), InValidation()]
+    assert fit(model, callbacks, validation=True) == 4
+    assert stop.reason == "interrupt"
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000004.npz"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_third_ctrl_c_ends_it_at_once(model):
     before = signal.getsignal(signal.SIGINT)
     # a shell starts what runs in its background without this handler
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def twice():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+    def thrice():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            fit(model, [At(2, twice), StopAt(max_steps=100)])
+            fit(model, [At(2, thrice), StopAt(max_steps=100)])
     finally:
         signal.signal(signal.SIGINT, before)
 

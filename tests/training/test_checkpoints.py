@@ -150,6 +150,16 @@ def test_promise_7_a_damaged_newest_checkpoint_is_passed_over_and_said(
     assert fell_back >= 15
 
 
+def test_a_damaged_checkpoint_that_training_went_on_before_does_not_count_as_kept(tmp_path):
+    model = compiled()
+    for step in (1, 2, 4):
+        save_checkpoint(tmp_path, model, Progress(step, 0.0, None))
+    (tmp_path / "step-000000004.npz").write_bytes(b"damaged")
+    save_checkpoint(tmp_path, model, Progress(3, 0.0, None))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-000000002.npz", "step-000000003.npz"]
+
+
 def test_promise_7_nothing_but_damage_is_refused(tmp_path, two_checkpoints):
     for step in (1, 2):
         (tmp_path / f"step-00000000{step}.npz").write_bytes(two_checkpoints[0][:1000])
