@@ -174,6 +174,63 @@ def plot_attention_grid(
     return shrink_wrap(picture, maps)
 
 
+def plot_token_attention(
+    weights: Any,
+    source_tokens: Sequence[str],
+    target_tokens: Sequence[str] | None = None,
+    *,
+    token: int,
+    title: str | None = None,
+) -> Figure:
+    """Draw where one token looks: a row for each head of each layer.
+
+    Args:
+        weights: of one sentence, `[L, N, T, S]`: layers, heads, queries, keys; see
+            `plot_attention`.
+        source_tokens: S pieces that are looked at.
+        target_tokens: T pieces that look; None: the same as `source_tokens`.
+        token: which of these, from 0.
+        title: None: names the token.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ValueError: weights that are not finite, are negative or do not fit the tokens; a token
+            that is not there.
+
+    Example:
+        >>> weights = np.full((2, 4, 3, 3), 1 / 3)
+        >>> figure = plot_token_attention(weights, ["a", "b", "c"], token=1)
+        >>> figure.axes[0].get_title(loc="left")
+        'Where "b" looks'
+    """
+    array = weight_array(weights, {4: "[L, N, T, S] of all layers and heads"})
+    source = token_list("source_tokens", source_tokens)
+    target = source if target_tokens is None else token_list("target_tokens", target_tokens)
+    check_fit("weights", array, source, target)
+    if isinstance(token, bool) or not isinstance(token, int) or token not in range(len(target)):
+        raise ValueError(
+            f"token must be an integer from 0 to {len(target) - 1}, the place of the token that "
+            f"looks. Received: token={token!r}"
+        )
+    layers, heads = array.shape[:2]
+    rows = [f"layer {layer}, head {head}" for layer in range(layers) for head in range(heads)]
+    values = array[:, :, token].reshape(len(rows), len(source))
+    title = f'Where "{label_of(target[token])}" looks' if title is None else title
+    columns, rows, (title,), families = _texts(source, rows, [title])
+    cell = cell_size(values.shape, CELL, LONGEST_SIDE)
+    picture = new_picture()
+    axes = add_axes(picture, 0, 0, cell * len(source), cell * len(rows))
+    add_colour_bar(picture, axes, draw_map(axes, values, least=0), "weight")
+    for layer in range(1, layers):
+        axes.axhline(layer * heads - 0.5, color="white", linewidth=1)
+    name_ticks(axes, "y", rows, families, "", cell)
+    name_ticks(axes, "x", columns, families, "token looked at", cell)
+    write_title(axes, title, families)
+    return shrink_wrap(picture)
+
+
 def _texts(
     source: list[str], target: list[str], titles: list[str]
 ) -> tuple[list[str], list[str], list[str], list[str]]:

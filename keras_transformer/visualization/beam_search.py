@@ -51,12 +51,14 @@ def plot_beam_search(
     tokens: Callable[[list[int]], Sequence[str]] | None = None,
     *,
     log_probs: Any = None,
+    given_up: Sequence[Hypothesis] = (),
     title: str = "Beam search",
 ) -> Figure:
     """Draw the hypotheses of one text as a tree; the way to the best one is blue.
 
     Tokens that hypotheses share stand in one box. At the end of each stand its rank and score.
-    What the search gave up on its way is not in its result, and not in the tree.
+    What the search gave up on its way is not in its result: a search of one's own, which keeps
+    it, may hand it over as `given_up`.
 
     Args:
         hypotheses: of one text, best first: an entry of what `translate(..., beam_size=4,
@@ -64,7 +66,9 @@ def plot_beam_search(
         tokens: what turns ids into pieces, such as `translator.target.tokens`; None: ids are
             written.
         log_probs: `[n, T]`, of each token of each hypothesis, then of its end symbol: the output
-            `log_probs[0]` of an ONNX file. Each box then shows the probability of its tokens.
+            `log_probs[0]` of an ONNX file. Each box then shows the probability of its tokens. Rows
+            of what was given up come behind those of the hypotheses.
+        given_up: beginnings that the search followed and then dropped, drawn with dashed lines.
         title: over the tree.
 
     Returns:
@@ -79,10 +83,11 @@ def plot_beam_search(
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['start', '5', '6', '1.  score -0.10', '7', '2.  score -0.40']
     """
-    rows = [hypothesis.tokens for hypothesis in _checked(hypotheses)]
+    rows = [each.tokens for each in (*_checked(hypotheses), *_checked_dropped(given_up))]
     labels = [_labels(row, tokens) for row in rows]
     sums = _sums(log_probs, rows)
     ends = [_end(rank, hypothesis) for rank, hypothesis in enumerate(hypotheses)]
+    ends += ["given up"] * len(given_up)
     tree = Branch(list(range(len(rows))), "start", _branches(rows, labels, ends, sums))
     boxes = list(_walk(tree))
     drawn, families = fonts_for([*(box.text for box in boxes), title])
@@ -94,7 +99,7 @@ def plot_beam_search(
         box.text = text
         _measure(picture, axes, box, families)
     _place(tree, 0.0, 0.0)
-    _draw(axes, tree, families)
+    _draw(axes, tree, families, len(hypotheses))
     width, height = max(box.x + box.width for box in boxes), _depth(tree)
     across, up = picture.get_size_inches()
     axes.set_position((0, 0, width / across, height / up))
@@ -116,6 +121,16 @@ def _checked(hypotheses: Sequence[Hypothesis]) -> Sequence[Hypothesis]:
     return hypotheses
 
 
+def _checked_dropped(given_up: Sequence[Hypothesis]) -> Sequence[Hypothesis]:
+    for index, each in enumerate(given_up):
+        if not isinstance(each, Hypothesis) or not each.tokens:
+            raise ValueError(
+                "given_up must hold a Hypothesis of at least one token for each beginning that "
+                f"was dropped. Received: given_up[{index}]={each!r:.80}"
+            )
+    return given_up
+
+
 def _labels(row: list[int], tokens: Callable[[list[int]], Sequence[str]] | None) -> list[str]:
     pieces = [str(token) for token in row] if tokens is None else list(tokens(row))
     if len(pieces) != len(row):
@@ -134,8 +149,9 @@ def _sums(log_probs: Any, rows: list[list[int]]) -> np.ndarray | None:
     longest = max(map(len, rows))
     if len(array) < len(rows) or array.shape[1] < longest or array.max() > 1e-3:
         raise ValueError(
-            "log_probs must be [n, T]: a row for each hypothesis, a number of at most 0 for each "
-            f"token. Received: log_probs of shape {array.shape}, {len(rows)} hypotheses of up to "
+            "log_probs must be [n, T]: a row for each hypothesis, then for each that was given up, "
+            "a number of at most 0 for each token. "
+            f"Received: log_probs of shape {array.shape}, {len(rows)} hypotheses of up to "
             f"{longest} tokens, largest number {array.max():.6g}"
         )
     return np.pad(np.cumsum(array, axis=1), ((0, 0), (1, 0)))
@@ -235,8 +251,8 @@ def _place(branch: Branch, x: float, top: float) -> None:
         below += _depth(each) + APART
 
 
-def _draw(axes: Axes, branch: Branch, families: Sequence[str]) -> None:
-    """Draw a branch, what follows it, and lines to that."""
+def _draw(axes: Axes, branch: Branch, families: Sequence[str], found: int) -> None:
+    """Draw a branch, what follows it, and lines to that: dashed to what was not `found`."""
     _write(axes, branch, families)
     edge = 0.3 * LABEL_SIZE / 72
     for following in branch.next:
@@ -244,5 +260,6 @@ def _draw(axes: Axes, branch: Branch, families: Sequence[str]) -> None:
         axes.plot(
             (branch.x + branch.width - edge, following.x - edge), (branch.y, following.y),
             color=BLUE if best else GREY, linewidth=2 if best else 1, zorder=0, clip_on=False,
+            linestyle="-" if following.ranks[0] < found else "--",
         )  # fmt: skip
-        _draw(axes, following, families)
+        _draw(axes, following, families, found)

@@ -101,6 +101,27 @@ def test_hypotheses_share_their_beginning_and_show_probabilities():
     ]
 
 
+def test_what_a_search_gave_up_is_dashed_and_has_no_score():
+    dropped = [Hypothesis("", -2.0, [5, 7], False), Hypothesis("", -3.0, [8], False)]
+    figure = pictures.plot_beam_search(BEST, given_up=dropped)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == [
+        "start", "5", "6", "1.  score -0.10", "2.  score -0.40, not finished", "7", "given up",
+        "8", "given up",
+    ]  # fmt: skip
+    dashed = [line.get_linestyle() == "--" for line in figure.axes[0].lines]
+    # start-5, 5-6, 6-end, 5-end, 5-7, 7-end, start-8, 8-end
+    assert dashed == [False, False, False, False, True, True, True, True]
+
+
+def test_the_attention_of_one_token_has_a_row_for_each_head():
+    figure = pictures.plot_token_attention(WEIGHTS, SOURCE, TARGET, token=1)
+    np.testing.assert_allclose(image_of(figure.axes[0]), WEIGHTS[:, :, 1].reshape(8, 3))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (labels[0], labels[-1]) == ("layer 0, head 0", "layer 1, head 3")
+    assert figure.axes[0].get_title(loc="left") == 'Where "chat" looks'
+
+
 def test_a_history_is_taken_from_keras_from_a_dict_and_from_a_run(tmp_path):
     rows = {"loss": [2.0, 1.5], "val_loss": [2.2, 1.9], "bleu": [1.0, 2.0]}
 
@@ -189,6 +210,15 @@ def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
         (
             lambda: pictures.plot_attention(np.eye(60), ["a"] * 60, numbers=True),
             "numbers=True needs fewer tokens.* Received: 60 rows, 60 columns",
+        ),
+        (
+            lambda: pictures.plot_token_attention(WEIGHTS, SOURCE, TARGET, token=2),
+            "token must be an integer from 0 to 1, .* Received: token=2",
+        ),
+        (lambda: pictures.plot_architecture(7), "model must be a Transformer.* Received: int"),
+        (
+            lambda: pictures.plot_beam_search(BEST, given_up=[Hypothesis("", 0.0, [], False)]),
+            r"at least one token .* Received: given_up\[0\]=Hypothesis",
         ),
         (lambda: pictures.plot_alignment([[1.0]], ["a"], ["b"], least=2), "least=2"),
         (lambda: pictures.plot_similarity({}, SOURCE), "scores must be a dict"),
