@@ -18,6 +18,7 @@ from keras_transformer.visualization.figures import (
     extent,
     new_picture,
     shrink_wrap,
+    write_title,
 )
 from keras_transformer.visualization.fonts import fonts_for
 from keras_transformer.visualization.labels import label_of, name_ticks, named_step, skipped
