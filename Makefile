@@ -18,7 +18,7 @@ setup: ## make .venv with the pinned packages (the other targets do it themselve
 demo: setup ## train on real data, export, prove the export equal, run it: about 20 minutes
 	@$(bin)/keras-transformer demo
 
-notebooks: setup ## execute the six notebooks in clean kernels and save them: about 20 minutes
+notebooks: setup ## execute the notebooks in clean kernels and save them
 	@$(bin)/python notebooks/execute.py
 
 test: setup ## run the tests in two processes, and say what was skipped and why
