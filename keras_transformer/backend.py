@@ -88,7 +88,7 @@ def start() -> None:
     """Prepare for `import keras`: call it before the first one of a module.
 
     Keras loads TensorFlow where it is installed, whatever its backend, with all that TensorFlow
-    writes to the screen, and before onnxruntime-extensions; see `import_tensorflow`.
+    writes to the screen, and before the text operators; see `load_text_operators`.
     """
     try:
         import_tensorflow()
