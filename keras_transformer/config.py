@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from keras_transformer import backend
 
@@ -49,6 +51,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             faults = "\n".join(_explain(type(self), fault) for fault in error.errors())
             raise ValueError(faults) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number is wanted: Python would take them for 1 and 0."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = (annotation, *get_args(annotation))
+        if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+            raise PydanticCustomError("number", "Input should be a number")
+        return value
 
 
 def _explain(model: type[BaseModel], fault: Any) -> str:

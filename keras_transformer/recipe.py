@@ -227,6 +227,20 @@ class TrainingConfig(Settings):
         return self
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Reads YAML; a key that stands twice in a section is an error, and not its last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: {key!r} is there twice, remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 class RunConfig(Settings):
     """A recipe: one whole run, from data to training, as one YAML file.
 
@@ -309,7 +323,8 @@ class RunConfig(Settings):
             ValueError: not readable, not YAML, an unknown key or a value out of range.
         """
         try:
-            values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            values: Any = yaml.load(text, Loader=_EachKeyOnce)  # noqa: S506 it is a SafeLoader
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

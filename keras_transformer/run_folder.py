@@ -27,6 +27,8 @@ FREE = {
         "tensorboard",
     )
 }
+# And how translations are measured, unless the best so far was chosen by that.
+MEASURED = {f"training.{name}" for name in ("quality_metric", "bleu_tokenize", "quality_examples")}
 
 
 class RunFolder:
@@ -82,7 +84,8 @@ class RunFolder:
             old = cls.open(path).recipe
             if recipe.model.start_from is not None and recipe.model.architecture is None:
                 recipe = _with_architecture(recipe, old.model.architecture)
-            changed = _changed(old.model_dump(), recipe.model_dump())
+            free = FREE | MEASURED if old.training.best_by == "loss" else FREE
+            changed = _changed(old.model_dump(), recipe.model_dump(), free)
             if changed:
                 raise ValueError(
                     f"{path} holds a run with other settings, which cannot be resumed with these. "
@@ -118,7 +121,7 @@ class RunFolder:
             raise ValueError(
                 f"{self.recipe.model.start_from} must hold the model that the recipe was made for. "
                 "Remove model.architecture from the recipe, or train into another folder. "
-                "Changed: " + "; ".join(_changed(known, architecture))
+                "Changed: " + "; ".join(_changed(known, architecture, set()))
             )
         self.recipe = _with_architecture(self.recipe, architecture)
         self.save_recipe()
@@ -225,13 +228,15 @@ def _with_architecture(recipe: RunConfig, architecture: dict[str, Any] | None) -
     return RunConfig(**values)
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name every setting that differs, except those that change no step of training."""
+def _changed(
+    old: dict[str, Any], new: dict[str, Any], free: set[str], prefix: str = ""
+) -> list[str]:
+    """Name every setting that differs, except those that are free to."""
     names: list[str] = []
     for key in old | new:
         name, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            names += _changed(before, after, f"{name}.")
-        elif before != after and name not in FREE:
+            names += _changed(before, after, free, f"{name}.")
+        elif before != after and name not in free:
             names.append(f"{name} was {before!r}, is {after!r}")
     return names

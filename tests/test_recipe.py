@@ -94,6 +94,8 @@ MINIMAL = {"name": "mine", "data": {"kind": "reverse"}}
             "training.max_step: unknown setting. Did you mean 'max_steps'",
         ),
         ({"training": {"max_steps": 0}}, "training.max_steps: .*Received: max_steps=0"),
+        ({"training": {"max_steps": True}}, "training.max_steps: .*number.*max_steps=True"),
+        ({"training": {"clip_norm": False}}, "training.clip_norm: .*number.*clip_norm=False"),
         ({"trainning": {}}, "trainning: unknown setting. Did you mean 'training'"),
         ({"data": {}}, "data.kind: is required"),
         ({"data": {"kind": "pairs"}}, "^[^ ]*data.pairs must name a file"),
@@ -156,6 +158,8 @@ def test_faults_of_several_sections_are_named_at_once():
         (b"", "must hold sections"),
         (b"- a\n- b\n", "must hold sections"),
         (b"1: 2\n", "recipe.yaml: "),
+        (b"name: a\ndata:\n  kind: reverse\n  kind: pairs\n", "line 4: 'kind' is there twice"),
+        (b"a: 1\na: 2\n", "line 2: 'a' is there twice, remove one"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_by_name(content, message, tmp_path):

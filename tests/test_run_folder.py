@@ -33,12 +33,12 @@ def test_the_same_recipe_reopens_it_and_only_the_limits_may_change(tmp_path):
 def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
     RunFolder.create(tmp_path, recipe())
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    for name in ("quality_examples", "best_by", "patience", "tensorboard"):
+    for name in ("quality_examples", "best_by", "patience", "tensorboard", "clip_norm"):
         del values["training"][name]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     assert RunFolder.create(tmp_path, recipe()).recipe == recipe()
-    changed = recipe(training=VALUES["training"] | {"quality_examples": 9})
-    with pytest.raises(ValueError, match="training.quality_examples was 0, is 9"):
+    changed = recipe(training=VALUES["training"] | {"clip_norm": 9.0})
+    with pytest.raises(ValueError, match="training.clip_norm was None, is 9.0"):
         RunFolder.create(tmp_path, changed)
 
 
@@ -47,6 +47,15 @@ def test_what_the_best_model_is_and_what_is_written_may_change(tmp_path):
     RunFolder.create(tmp_path, recipe(training=values))
     other = recipe(training=values | {"best_by": "wer", "patience": 3, "tensorboard": True})
     assert RunFolder.create(tmp_path, other).recipe == other
+
+
+def test_how_translations_are_measured_may_change_unless_the_best_was_chosen_by_it(tmp_path):
+    RunFolder.create(tmp_path, recipe())
+    measured = VALUES["training"] | {"quality_examples": 9, "best_by": "bleu"}
+    RunFolder.create(tmp_path, recipe(training=measured))
+    more = measured | {"quality_examples": 10, "best_by": "loss"}
+    with pytest.raises(ValueError, match="training.quality_examples was 9, is 10"):
+        RunFolder.create(tmp_path, recipe(training=more))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,17 @@ FEWEST_PIECES = 200
 VALIDATION_PAIRS = 1000
 MOST_VALIDATION = 0.1
 SMALL_CORPUS = 200_000
+# Layers on each side, d_model and d_ff for corpora of up to so many pairs. Multi30k has 29,000.
+SIZES = ((5_000, (2, 128, 256)), (500_000, (4, 128, 256)), (None, (4, 256, 1024)))
+# A pass is to have some tens of batches, that their order matters; a batch, work for two cores.
+BATCHES_A_PASS = 20
+FEWEST_TOKENS, MOST_TOKENS = 256, 4096
+CHARACTERS_A_TOKEN = 4
+PASSES = 10
+FEWEST_STEPS, MOST_STEPS = 10_000, 100_000
+EVALUATIONS = 100
+PATIENCE = 20
+QUALITY_EXAMPLES = 200
 # A model that is trained further begins anew with Adam's averages, hence a warm-up.
 TUNING_RATE, TUNING_WARMUP = 0.0002, 200
 TUNED = "-tuned"  # ends the name of such a run
@@ -42,11 +53,13 @@ def make_recipe(
     source: str | None = None,
     target: str | None = None,
     start_from: str | None = None,
+    clip_norm: float | None = 1.0,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Return a recipe for a TSV file or two parallel files, and what was chosen in words.
 
     The same files always give the same recipe, so that the same command resumes. With
     `start_from`, the folder of a trained model, the recipe is one for training it further.
+    `clip_norm` is None where gradients cannot be clipped.
 
     Raises:
         ValueError: a file is missing or has a bad line (which is named), or too few pairs.
@@ -72,15 +85,15 @@ def make_recipe(
             name=f"{name}{TUNED}",
             data=data,
             model=ModelConfig(start_from=start_from),
-            training=_training(peak_learning_rate=TUNING_RATE, warmup_steps=TUNING_WARMUP),
+            training=_training(found, clip_norm, TUNING_RATE, TUNING_WARMUP),
         )
         return config, _tuning_in_words(config, found)
     config = RunConfig(
         name=name,
         data=data,
         tokenizer=TokenizerConfig(model_type="bpe", vocab_size=_vocab_size(found)),
-        model=ModelConfig(preset="tiny", overrides={"dropout": _dropout(found.pairs)}),
-        training=_training(peak_learning_rate=0.003, warmup_steps=1000),
+        model=ModelConfig(preset="tiny", overrides=_sizes(found.pairs)),
+        training=_training(found, clip_norm, peak_learning_rate=0.003, warmup_steps=1000),
     )
     return config, _in_words(config, found)
 
@@ -109,21 +122,43 @@ def _vocab_size(found: Survey) -> int:
     return pieces + found.alphabet
 
 
-def _dropout(pairs: int) -> float:
-    return 0.3 if pairs < SMALL_CORPUS else 0.1
+def _sizes(pairs: int) -> dict[str, Any]:
+    layers, d_model, d_ff = next(sizes for most, sizes in SIZES if most is None or pairs <= most)
+    dropout = 0.3 if pairs < SMALL_CORPUS else 0.1
+    return {"num_layers": layers, "d_model": d_model, "d_ff": d_ff, "dropout": dropout}
 
 
-def _training(**rate: Any) -> TrainingConfig:
+def _training(
+    found: Survey, clip_norm: float | None, peak_learning_rate: float, warmup_steps: int
+) -> TrainingConfig:
+    tokens = found.characters / 2 / CHARACTERS_A_TOKEN  # of a side
+    batch_tokens = FEWEST_TOKENS
+    while batch_tokens < MOST_TOKENS and tokens / (2 * batch_tokens) >= BATCHES_A_PASS:
+        batch_tokens *= 2
+    steps = round(PASSES * tokens / batch_tokens, -3)
+    max_steps = int(min(max(steps, FEWEST_STEPS), MOST_STEPS))
     return TrainingConfig(
-        batch_tokens=4096, max_steps=10_000, evaluate_every=100, clip_norm=1.0, **rate
+        batch_tokens=batch_tokens,
+        max_steps=max_steps,
+        evaluate_every=max_steps // EVALUATIONS,
+        patience=PATIENCE,
+        quality_examples=QUALITY_EXAMPLES,
+        clip_norm=clip_norm,
+        peak_learning_rate=peak_learning_rate,
+        warmup_steps=warmup_steps,
     )
 
 
 def _in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+    sizes = config.model.overrides
+    layers = sizes["num_layers"]
     return {
         **_data_in_words(config, found),
         "vocabulary": f"one for both sides, BPE, up to {config.tokenizer.vocab_size:,} pieces",
-        "model": f"tiny: 4 + 4 layers, d_model 128, dropout {config.model.overrides['dropout']}",
+        "model": (
+            f"{layers} + {layers} layers, d_model {sizes['d_model']}, d_ff {sizes['d_ff']}, "
+            f"dropout {sizes['dropout']}"
+        ),
         **_training_in_words(config.training),
     }
 
@@ -150,6 +185,10 @@ def _data_in_words(config: RunConfig, found: Survey) -> dict[str, str]:
 
 def _training_in_words(training: TrainingConfig) -> dict[str, str]:
     return {
-        "training": f"up to {training.max_steps:,} steps; --max-minutes and Ctrl-C end it well",
+        "batches": f"up to {training.batch_tokens:,} positions a side",
+        "training": (
+            f"up to {training.max_steps:,} steps, until {training.patience} evaluations bring "
+            "nothing better; --max-minutes and Ctrl-C end it well"
+        ),
         "to change": "copy config.yaml of the run folder, edit it, train it as a recipe",
     }

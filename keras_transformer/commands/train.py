@@ -47,7 +47,8 @@ def run(
         ValueError: wrong options or data.
         OSError: the disk is full.
     """
-    config, choices = _choose(recipe, pairs, source, target, start_from)
+    mirrored = training.get("distribution") == "mirrored"  # which cannot clip
+    config, choices = _choose(recipe, pairs, source, target, start_from, clip=not mirrored)
     if recipe is None and data.get("folder") is not None:
         raise ValueError(
             "--data must be left out beside your own files: they are read where --pairs, --source "
@@ -95,6 +96,7 @@ def _choose(
     source: str | None,
     target: str | None,
     start_from: str | None,
+    clip: bool,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Return a recipe, and for one of own data what was chosen, in words."""
     own = pairs is not None or source is not None or target is not None
@@ -107,7 +109,7 @@ def _choose(
     ):
         from keras_transformer.commands.own_data import make_recipe
 
-        return make_recipe(pairs, source, target, start_from)
+        return make_recipe(pairs, source, target, start_from, 1.0 if clip else None)
     if not own:
         raise ValueError(
             "What to train on is missing. Give the name of a recipe "

@@ -74,7 +74,8 @@ def make_dataset(
         cache: a folder where this corpus is kept as ids (2 to 4 bytes a token), so that each pair
             is tokenized once, and not in every epoch of a large corpus and at every start. For
             corpora with a method `identity`, as those of this package; files that have changed
-            are tokenized anew.
+            are tokenized anew. Each dataset wants a folder of its own: it removes what is not its
+            corpus.
         subword_nbest: above 1, each epoch cuts a text in one of so many of the most probable ways
             (subword regularisation, Kudo 2018, https://arxiv.org/abs/1804.10959), and shapes have
             room for the longest of them. Wants unigram tokenizers.

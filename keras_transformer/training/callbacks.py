@@ -185,6 +185,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         logs = logs or {}
         for name in ("loss", "val_loss"):
             self._check_finite(name, logs)
+        waited = self.best.waited
         chosen = self.best.judge(
             [logs.get(f"val_{self.best.metric}"), logs.get(f"val_averaged_{self.best.metric}")]
         )
@@ -192,6 +193,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
             weights = self.average.weights if self.average is not None and chosen == 1 else None
             with self.place.alone():
                 save_inference_model(self.model, self.folder / "best.keras", weights)
+        if chosen is None and self.stop.reason == "interrupt":
+            self.best.waited = waited  # out of turn: it will come again where it belongs
         if self.best.is_out_of(self.patience) and self.stop.reason is None:
             self.stop.reason = "patience"
             self.model.stop_training = True

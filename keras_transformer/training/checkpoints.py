@@ -105,7 +105,13 @@ def restore_checkpoint(
         except ValueError as error:
             damaged.append(f"{error}; it was passed over.")
             continue
-        progress = Progress(**about)
+        try:
+            progress = Progress(**about)
+        except TypeError as error:
+            raise ValueError(
+                f"{path} must be a checkpoint that this version can read. Resume with the version "
+                f"that wrote it, or train into another folder. Received: {error}"
+            ) from None
         _check_tokenizers(path, progress.tokenizers, tokenizers)
         _assign(path, model, [arrays[name] for name in sorted(arrays)])
         return progress, damaged

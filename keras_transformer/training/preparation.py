@@ -77,8 +77,9 @@ def check_not_empty(splits: Splits, data: DataConfig) -> None:
     for name, pairs in (("training", splits.train), ("validation", splits.validation)):
         if next(iter(pairs), None) is None:
             raise ValueError(
-                f"data must leave at least one {name} pair. Check the files, or change "
-                "data.validation_fraction. Received: "
+                f"data must leave at least one {name} pair. Pairs of one source stay together, so "
+                "add pairs with other sources; or change data.validation_fraction in the recipe. "
+                "Received: "
                 f"no {name} pairs, validation_fraction={data.validation_fraction}"
             )
 

@@ -81,7 +81,7 @@ def _train(prepared: Prepared, place: Place, console: Console) -> TrainingResult
     tokenizers = fingerprints(prepared.source, prepared.target)
     progress, damaged = restore_checkpoint(run.path / "checkpoints", model, tokenizers)
     for sentence in damaged:
-        console.print(f"[yellow]{sentence}[/]")
+        console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
     stop = StopAt(
         training.max_steps,
         training.max_minutes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ class TranslationQuality(keras.callbacks.Callback):
     """Decodes some pairs at the end of an epoch of `fit` and says how good the outputs are.
 
     Adds `val_bleu`, `val_chrf`, `val_exact_match`, `val_wer` or `val_per` to the logs, as `metrics`
-    says, so that `History`, `CSVLogger` and others behind this callback have them. Shows a few
+    says, so that `History`, `CSVLogger` and others behind this callback have them (NaN at an epoch
+    without an evaluation). Shows a few
     outputs beside their references. Keeps the best model in `best_path`, and ends training once
     `patience` evaluations have brought nothing better. What is trained is the same with it and
     without.
@@ -106,6 +108,7 @@ class TranslationQuality(keras.callbacks.Callback):
         self._values([references[0] for _, references in self.examples])
 
     def on_train_begin(self, logs=None):
+        self.best.waited = 0  # of an earlier `fit`
         # One for all evaluations: it compiles its search now, so that a wrong option is found
         # before the first step, and reads the weights of the moment each time.
         if self._translator is None or self._translator.model is not self.model:
@@ -114,6 +117,8 @@ class TranslationQuality(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
+            if logs is not None:  # so that every epoch has the same columns
+                logs |= {f"val_{name}": math.nan for name in self.metrics}
             return
         self.outputs = self._translate()
         values = self._values(self.outputs)

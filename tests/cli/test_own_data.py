@@ -30,6 +30,38 @@ def test_a_large_corpus_keeps_about_a_thousand_pairs_for_validation():
     assert own_data._validation_fraction(20) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "characters", "sizes", "tokens", "steps"),
+    [
+        (100, 2_000, (2, 128, 256), 256, 10_000),
+        (29_000, 3_900_000, (4, 128, 256), 4096, 10_000),
+        (5_000, 200_000, (2, 128, 256), 1024, 10_000),
+        (500_001, 70_000_000, (4, 256, 1024), 4096, 21_000),
+        (10**8, 10**10, (4, 256, 1024), 4096, 100_000),
+    ],
+)
+def test_sizes_and_lengths_of_training_grow_with_the_data(pairs, characters, sizes, tokens, steps):
+    found = own_data.Survey(pairs, characters, alphabet=30, skipped=0)
+    chosen = own_data._sizes(pairs)
+    assert (chosen["num_layers"], chosen["d_model"], chosen["d_ff"]) == sizes
+    training = own_data._training(found, 1.0, 0.003, 1000)
+    assert (training.batch_tokens, training.max_steps) == (tokens, steps)
+    assert training.evaluate_every == steps // 100
+
+
+def test_sources_that_are_all_equal_cannot_be_held_out(run, tmp_path):
+    (tmp_path / "same.tsv").write_text("".join(f"a\t{n}\n" for n in range(40)), encoding="utf-8")
+    result = run("train", "--pairs", tmp_path / "same.tsv")
+    assert result.exit_code == 2
+    assert "add pairs with other sources" in " ".join(result.stderr.split())
+
+
+def test_gradients_are_not_clipped_where_they_cannot_be(run, pairs_file):
+    # one device only: that, and not clipping, is what is wrong here
+    result = run("train", "--pairs", pairs_file, "--distribution", "mirrored")
+    assert "needs at least two devices" in " ".join(result.stderr.split())
+
+
 def test_own_data_is_read_compressed_and_from_two_files(pairs_file, tmp_path):
     packed = tmp_path / "numbers.tsv.gz"
     packed.write_bytes(gzip.compress(pairs_file.read_bytes()))

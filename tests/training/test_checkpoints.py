@@ -71,6 +71,15 @@ def test_a_checkpoint_of_an_older_version_has_its_best_by_loss(tmp_path):
     assert restore_checkpoint(tmp_path, model)[0] == Progress(3, 1.5, 2.5, None, "loss", 0)
 
 
+def test_a_checkpoint_of_a_version_to_come_is_refused_by_name(tmp_path):
+    model = compiled()
+    path = save_checkpoint(tmp_path, model, Progress(3, 1.5, 2.5))
+    arrays, about = read_arrays(path)
+    write_arrays(path, arrays, about | {"weather": "fine"})
+    with pytest.raises(ValueError, match=r"step-000000003.npz must be .*version.*'weather'"):
+        restore_checkpoint(tmp_path, model)
+
+
 def test_the_state_holds_weights_dropout_seeds_and_optimizer_but_no_metrics():
     model = compiled()
     paths = [variable.path for variable in state_variables(model)]
