@@ -231,9 +231,9 @@ class _EachKeyOnce(yaml.SafeLoader):
     """Reads YAML; a key that stands twice in a section is an error, and not its last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = str(key_node.value)
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.YAMLError(f"line {line}: {key!r} is there twice, remove one")
@@ -324,7 +324,7 @@ class RunConfig(Settings):
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-            values: Any = yaml.load(text, Loader=_EachKeyOnce)  # noqa: S506 it is a SafeLoader
+            values: Any = yaml.load(text, Loader=_EachKeyOnce)
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
