@@ -70,6 +70,7 @@ def execute(path: Path, small: bool = False) -> NotebookNode:
             timeout=PATIENCE,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
+            extra_arguments=["--log-level=ERROR"],  # no word on how it talks to this process
         )
         client.execute(env=environment)
     for cell in notebook.cells:
