@@ -152,6 +152,14 @@ def test_the_first_ctrl_c_ends_training_after_the_step_and_saves(model, tmp_path
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_the_evaluation_that_ctrl_c_brings_forward_does_not_use_up_patience(model, tmp_path):
+    stop = StopAt(max_steps=100)
+    keep = KeepCheckpoints(tmp_path, stop, Best("loss", value=-1.0), patience=3)
+    interrupt = At(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert fit(model, [interrupt, stop, keep], validation=True) == 6
+    assert keep.best == Best("loss", -1.0, waited=1), "that after step 4"
+
+
 class InValidation(keras.callbacks.Callback):
     """Two impatient presses of Ctrl-C while the model is validated."""
 

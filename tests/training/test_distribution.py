@@ -103,7 +103,8 @@ def written(tiny_recipe, folder, dropout):
     """A recipe whose batches hold other numbers of tokens on each half."""
     values = tiny_recipe.model_dump()
     values["model"]["overrides"]["dropout"] = dropout
-    values["training"] |= {"max_steps": STEPS, "evaluate_every": 4}
+    # one shape, which every process has to compile
+    values["training"] |= {"max_steps": STEPS, "evaluate_every": 4, "num_shapes": 1}
     (folder / "recipe.yaml").write_text(RunConfig(**values).to_yaml(), encoding="utf-8")
     return folder / "recipe.yaml"
 
