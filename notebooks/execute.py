@@ -32,8 +32,8 @@ def notebook_paths() -> list[Path]:
 
 
 def source_digest(notebook: NotebookNode) -> str:
-    """Return a SHA-256 of what the cells say, whatever they have printed."""
-    cells = [[cell.cell_type, cell.source] for cell in notebook.cells]
+    """Return a SHA-256 of the code, which outputs come from; prose may be corrected without it."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(cells, ensure_ascii=False).encode()).hexdigest()
 
 
