@@ -159,6 +159,7 @@ def test_faults_of_several_sections_are_named_at_once():
         (b"- a\n- b\n", "must hold sections"),
         (b"1: 2\n", "recipe.yaml: "),
         (b"name: a\ndata:\n  kind: reverse\n  kind: pairs\n", "line 4: 'kind' is there twice"),
+        (b"data: !!map abc\n", "is not a YAML file"),
         (b"a: 1\na: 2\n", "line 2: 'a' is there twice, remove one"),
     ],
 )

@@ -57,9 +57,10 @@ def make_recipe(
 ) -> tuple[RunConfig, dict[str, str]]:
     """Return a recipe for a TSV file or two parallel files, and what was chosen in words.
 
-    The same files always give the same recipe, so that the same command resumes. With
+    The same files and `clip_norm` give the same recipe, so that the same command resumes. With
     `start_from`, the folder of a trained model, the recipe is one for training it further.
-    `clip_norm` is None where gradients cannot be clipped.
+    `clip_norm` is None where gradients cannot be clipped, as on mirrored devices: such a run goes
+    on there, and no other run does.
 
     Raises:
         ValueError: a file is missing or has a bad line (which is named), or too few pairs.

@@ -194,7 +194,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
             with self.place.alone():
                 save_inference_model(self.model, self.folder / "best.keras", weights)
         if chosen is None and self.stop.reason == "interrupt":
-            self.best.waited = waited  # out of turn: it will come again where it belongs
+            self.best.waited = waited  # brought forward: it is going to come in its turn
         if self.best.is_out_of(self.patience) and self.stop.reason is None:
             self.stop.reason = "patience"
             self.model.stop_training = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,8 +29,7 @@ class TranslationQuality(keras.callbacks.Callback):
     """Decodes some pairs at the end of an epoch of `fit` and says how good the outputs are.
 
     Adds `val_bleu`, `val_chrf`, `val_exact_match`, `val_wer` or `val_per` to the logs, as `metrics`
-    says, so that `History`, `CSVLogger` and others behind this callback have them (NaN at an epoch
-    without an evaluation). Shows a few
+    says, so that `History`, `CSVLogger` and others behind this callback have them. Shows a few
     outputs beside their references. Keeps the best model in `best_path`, and ends training once
     `patience` evaluations have brought nothing better. What is trained is the same with it and
     without.
@@ -42,7 +40,9 @@ class TranslationQuality(keras.callbacks.Callback):
         target: tokenizer of the target side.
         metrics: what is measured, of `bleu`, `chrf`, `exact_match`, `wer` and `per`. The first
             says how pairs become examples: see `quality.take_examples`.
-        every: it is measured at each so many-th epoch: an evaluation.
+        every: it is measured at each so many-th epoch: an evaluation. Logs of the epochs between
+            have no such value, as with `validation_freq` of `fit`; `CSVLogger`, whose columns are
+            those of the first epoch, wants 1.
         num_examples: how many examples are decoded; None: all.
         best_by: the metric that the best model is chosen by; None: the first of `metrics`.
         patience: evaluations without a better value after which training ends; None: never.
@@ -117,8 +117,6 @@ class TranslationQuality(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
-            if logs is not None:  # so that every epoch has the same columns
-                logs |= {f"val_{name}": math.nan for name in self.metrics}
             return
         self.outputs = self._translate()
         values = self._values(self.outputs)
