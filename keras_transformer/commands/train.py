@@ -96,7 +96,7 @@ def _choose(
     source: str | None,
     target: str | None,
     start_from: str | None,
-    clip: bool,
+    clip: bool = True,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Return a recipe, and for one of own data what was chosen, in words."""
     own = pairs is not None or source is not None or target is not None
