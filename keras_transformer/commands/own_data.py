@@ -54,8 +54,8 @@ def make_recipe(
     target: str | None = None,
     start_from: str | None = None,
     clip_norm: float | None = 1.0,
-) -> tuple[RunConfig, dict[str, str]]:
-    """Return a recipe for a TSV file or two parallel files, and what was chosen in words.
+) -> tuple[RunConfig, Survey]:
+    """Return a recipe for a TSV file or two parallel files, and what it was chosen by.
 
     The same files and `clip_norm` give the same recipe, so that the same command resumes. With
     `start_from`, the folder of a trained model, the recipe is one for training it further.
@@ -88,7 +88,7 @@ def make_recipe(
             model=ModelConfig(start_from=start_from),
             training=_training(found, clip_norm, TUNING_RATE, TUNING_WARMUP),
         )
-        return config, _tuning_in_words(config, found)
+        return config, found
     config = RunConfig(
         name=name,
         data=data,
@@ -96,7 +96,7 @@ def make_recipe(
         model=ModelConfig(preset="tiny", overrides=_sizes(found.pairs)),
         training=_training(found, clip_norm, peak_learning_rate=0.003, warmup_steps=1000),
     )
-    return config, _in_words(config, found)
+    return config, found
 
 
 def survey(corpus: PairFile | ParallelFiles) -> Survey:
@@ -150,7 +150,10 @@ def _training(
     )
 
 
-def _in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+def in_words(config: RunConfig, found: Survey) -> dict[str, str]:
+    """Return what a recipe of `make_recipe` says, which options may have changed since."""
+    if config.model.start_from is not None:
+        return _tuning_in_words(config, found)
     sizes = config.model.overrides
     layers = sizes["num_layers"]
     return {

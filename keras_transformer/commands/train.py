@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -13,6 +13,9 @@ from keras_transformer.cluster import Cluster
 from keras_transformer.commands import screen
 from keras_transformer.evaluation import LABELS
 from keras_transformer.recipe import RunConfig, find_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from keras_transformer.commands.own_data import Survey
 
 LONGEST_EXAMPLE = 28
 HIGH_RATE = 0.001
@@ -48,7 +51,7 @@ def run(
         OSError: the disk is full.
     """
     mirrored = training.get("distribution") == "mirrored"  # which cannot clip
-    config, choices = _choose(recipe, pairs, source, target, start_from, clip=not mirrored)
+    config, survey = _choose(recipe, pairs, source, target, start_from, clip=not mirrored)
     if recipe is None and data.get("folder") is not None:
         raise ValueError(
             "--data must be left out beside your own files: they are read where --pairs, --source "
@@ -61,8 +64,8 @@ def run(
     _check_files(config)
     if config.model.start_from is not None:
         _check_start(config, folder)
-    if choices:
-        _say_choices(config, choices)
+    if survey is not None:
+        _say_choices(config, survey)
     elif start_from is not None:
         screen.say(f"Recipe      {escape(config.name)}: its data and training, for another model")
 
@@ -97,12 +100,12 @@ def _choose(
     target: str | None,
     start_from: str | None,
     clip: bool = True,
-) -> tuple[RunConfig, dict[str, str]]:
-    """Return a recipe, and for one of own data what was chosen, in words."""
+) -> tuple[RunConfig, Survey | None]:
+    """Return a recipe, and for one of own data what it was chosen by."""
     own = pairs is not None or source is not None or target is not None
     if recipe is not None and not own:
         config = find_recipe(recipe)
-        return (config if start_from is None else _starting(config, start_from)), {}
+        return (config if start_from is None else _starting(config, start_from)), None
     if recipe is None and (
         (pairs is not None and source is None and target is None)
         or (pairs is None and source is not None and target is not None)
@@ -176,9 +179,11 @@ def _check_start(config: RunConfig, folder: Path) -> None:
         )
 
 
-def _say_choices(config: RunConfig, choices: dict[str, str]) -> None:
+def _say_choices(config: RunConfig, survey: Survey) -> None:
+    from keras_transformer.commands.own_data import in_words
+
     screen.heading(config.name, "settings chosen for your data")
-    for name, text in choices.items():
+    for name, text in in_words(config, survey).items():
         screen.say(f"  {name:<12}{escape(text)}")
     screen.say()
 

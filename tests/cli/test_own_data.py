@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from keras_transformer.commands import own_data
+from keras_transformer.commands.train import changed
 
 
 def test_settings_for_own_data_are_the_same_at_every_call(pairs_file):
@@ -98,8 +99,15 @@ def test_a_folder_of_data_beside_own_files_is_refused(run, pairs_file):
 def test_lines_with_a_blank_side_are_counted(pairs_file):
     with pairs_file.open("a", encoding="utf-8") as file:
         file.write("\n \tx\n")
-    _, choices = own_data.make_recipe(pairs=str(pairs_file))
+    choices = own_data.in_words(*own_data.make_recipe(pairs=str(pairs_file)))
     assert choices["data"] == "100 pairs; 2 lines with a blank side are left out"
+
+
+def test_what_an_option_has_changed_is_what_is_said(pairs_file):
+    config, survey = own_data.make_recipe(pairs=str(pairs_file))
+    fewer = changed(config, training={"max_steps": 200})
+    assert own_data.in_words(config, survey)["training"].startswith("up to 10,000 steps")
+    assert own_data.in_words(fewer, survey)["training"].startswith("up to 200 steps")
 
 
 def test_too_few_pairs_are_refused(tmp_path):

@@ -102,7 +102,7 @@ def test_a_recipe_gives_data_and_training_to_a_run_that_starts_from_another(
     assert config.name == "reverse-tuned"
     assert config.model.start_from == str(tiny_run.path)
     (tmp_path / "mine.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    assert train._choose("mine.yaml", None, None, None, str(tiny_run.path)) == (config, {})
+    assert train._choose("mine.yaml", None, None, None, str(tiny_run.path)) == (config, None)
 
 
 @pytest.mark.parametrize(
