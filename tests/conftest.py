@@ -23,11 +23,16 @@ import pytest  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Files with slow tests go first, that no process is left with one of them in the end.
 
-    With KERAS_BACKEND=jax, what is about TensorFlow itself is left out.
+    What `make prove` runs at full size is left out where it is not asked for with `-m prove`. With
+    KERAS_BACKEND=jax, what is about TensorFlow itself is skipped.
     """
+    if "prove" not in config.option.markexpr:
+        full_size = [item for item in items if item.get_closest_marker("prove")]
+        config.hook.pytest_deselected(items=full_size)
+        items[:] = [item for item in items if item not in full_size]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     if keras.backend.backend() == "tensorflow":
@@ -107,7 +112,7 @@ def tiny_recipe():
     """Digits to the same digits in reverse, by a model that trains in a second."""
     from keras_transformer.recipe import RunConfig
 
-    sizes = {"num_layers": 1, "d_model": 16, "d_ff": 16, "num_heads": 2, "dropout": 0.1}
+    sizes = {"num_layers": 1, "d_model": 32, "d_ff": 64, "num_heads": 2, "dropout": 0.1}
     return RunConfig(
         name="tiny",
         data={"kind": "reverse", "num_examples": 200, "max_digits": 4, "validation_fraction": 0.2},

@@ -52,10 +52,6 @@ def all_finite(tensors):
     return all(np.isfinite(np.asarray(tf.convert_to_tensor(t), "float32")).all() for t in tensors)
 
 
-each_policy = pytest.mark.parametrize("policy", POLICIES)
-each_option = pytest.mark.parametrize("option", [*CHOSEN, "rnn_search"])
-
-
 def test_every_similarity_is_among_the_options():
     found = {tiny_config(**OPTIONS[option]).similarity for option in CHOSEN}
     assert found == {
@@ -63,8 +59,14 @@ def test_every_similarity_is_among_the_options():
     }  # fmt: skip
 
 
-@each_policy
-@each_option
+# bfloat16 has the range of float32: what overflows in float16 does not there.
+@pytest.mark.parametrize(
+    ("option", "policy"),
+    [
+        *((option, "mixed_float16") for option in (*CHOSEN, "rnn_search")),
+        *((option, "mixed_bfloat16") for option in ("post_norm", "additive", "rnn_search")),
+    ],
+)
 def test_a_training_step_is_finite_and_lowers_the_loss(option, policy):
     model = make(option, policy)
     inputs, target_out = batch(model)
@@ -86,7 +88,7 @@ def test_a_training_step_is_finite_and_lowers_the_loss(option, policy):
         assert float(model.optimizer.dynamic_scale) >= model.optimizer.initial_scale / 2
 
 
-# bfloat16 has the range of float32, and greedy search and beams make the same steps.
+# Greedy search and beams make the same steps.
 @pytest.mark.parametrize(
     ("option", "policy", "beam_size"),
     [
@@ -119,7 +121,7 @@ def reverse():
     return recipe, pairs, Tokenizer.train(lines, settings.vocab_size, settings.model_type)
 
 
-def losses_of_100_steps(reverse, policy):
+def losses_of_100_steps(reverse, policy, sizes):
     """The training loss of each 20 of the first 100 steps of the recipe, warm-up and all.
 
     Compiled by XLA: see the test of TensorFlow's own kernels below.
@@ -128,7 +130,7 @@ def losses_of_100_steps(reverse, policy):
     training = recipe.training
     keras.utils.set_random_seed(training.seed)
     config = TransformerConfig.for_tokenizers(
-        recipe.model.preset, tokenizer, tokenizer, **recipe.model.overrides
+        recipe.model.preset, tokenizer, tokenizer, **recipe.model.overrides | sizes
     )
     model = Transformer(config, dtype=policy)
     schedule = InverseSquareRoot(training.warmup_steps, peak=training.peak_learning_rate)
@@ -147,12 +149,19 @@ def losses_of_100_steps(reverse, policy):
 
 
 @pytest.mark.slow
-def test_loss_of_reverse_after_100_steps_is_within_2_percent_of_float32(reverse):
-    expected = losses_of_100_steps(reverse, "float32")
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(ONE_LAYER | {"d_model": 32, "d_ff": 64}, id="small"),
+        pytest.param({}, id="whole", marks=pytest.mark.prove),
+    ],
+)
+def test_loss_of_reverse_after_100_steps_is_within_2_percent_of_float32(reverse, sizes):
+    expected = losses_of_100_steps(reverse, "float32", sizes)
     print(f"{'float32':14} {expected.round(4)}")
-    assert expected[-1] < 0.5 * expected[0]
+    assert expected[-1] < 0.6 * expected[0]
     for policy in POLICIES:
-        found = losses_of_100_steps(reverse, policy)
+        found = losses_of_100_steps(reverse, policy, sizes)
         difference = found / expected - 1
         print(f"{policy:14} {found.round(4)} {(100 * difference).round(2)} %")
         assert np.abs(difference).max() < 0.02

@@ -24,11 +24,19 @@ from keras_transformer.training.losses import SmoothedCrossEntropy
 from keras_transformer.translator import Translator
 
 each_option = pytest.mark.parametrize("option", OPTIONS)
+# On JAX every option compiles anew, and all similarities are tried there layer by layer.
+ON_JAX = {
+    "norm_first", "learned_positions", "output_bias_gelu", "key_and_value_sizes", "uneven_stacks",
+    "rotary_halves", "additive", "own_similarity",
+}  # fmt: skip
+each_option_some_on_jax = pytest.mark.parametrize(
+    "option",
+    [pytest.param(name, marks=[pytest.mark.jax] * (name in ON_JAX)) for name in OPTIONS],
+)
 needs_tensorflow = pytest.mark.tensorflow
 
 
-@pytest.mark.jax
-@each_option
+@each_option_some_on_jax
 def test_forward_pass_equals_the_paper_in_numpy(option):
     model, forward = model_with(option)
     sizes = [[(5, 2, 1, 7), (4, 6, 1, 3)], [(9,), (11,)]]
@@ -60,8 +68,8 @@ def test_every_field_of_the_config_is_an_option():
 
 
 # On JAX a search has a fixed cache; that which grows is tried there layer by layer.
-@pytest.mark.parametrize("capacity", [None, pytest.param(9, marks=pytest.mark.jax)])
-@each_option
+@pytest.mark.parametrize("capacity", [pytest.param(None, marks=needs_tensorflow), 9])
+@each_option_some_on_jax
 def test_promise_2_cached_step_equals_the_full_pass(option, capacity):
     model, forward = model_with(option)
     # of the sizes that the forward pass was compiled for above

@@ -1,6 +1,7 @@
 """Dropout whose random bits cost next to nothing in a compiled training step."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -11,9 +12,9 @@ def mix(bits):
     search (https://nullprogram.com/blog/2018/07/31/).
     """
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        bits = ops.bitwise_xor(bits, ops.right_shift(bits, ops.cast(shift, "uint32")))
-        bits = bits * ops.cast(factor, "uint32")
-    return ops.bitwise_xor(bits, ops.right_shift(bits, ops.cast(16, "uint32")))
+        bits = ops.bitwise_xor(bits, ops.right_shift(bits, np.uint32(shift)))
+        bits = bits * np.uint32(factor)
+    return ops.bitwise_xor(bits, ops.right_shift(bits, np.uint32(16)))
 
 
 def keep_mask(shape, seed, rate):
@@ -30,14 +31,14 @@ def keep_mask(shape, seed, rate):
         rate: from 0 to below 1.
     """
     seed = ops.cast(seed, "uint32")
-    first = mix(mix(seed[0] + ops.cast(0x9E3779B9, "uint32")) + seed[1])
-    second = mix(ops.bitwise_xor(first, seed[1]) + ops.cast(0x85EBCA6B, "uint32"))
+    first = mix(mix(seed[0] + np.uint32(0x9E3779B9)) + seed[1])
+    second = mix(ops.bitwise_xor(first, seed[1]) + np.uint32(0x85EBCA6B))
     count = 1
     for size in shape:
         count = count * size
     bits = mix(ops.cast(ops.arange(count), "uint32") + first)
     bits = mix(ops.bitwise_xor(bits, second))
-    return ops.reshape(bits >= ops.cast(round(rate * 2**32), "uint32"), shape)
+    return ops.reshape(bits >= np.uint32(round(rate * 2**32)), shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

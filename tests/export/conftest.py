@@ -92,8 +92,9 @@ def build_translator(steps: int, **fields):
     pairs = spelling_pairs(64 * max(steps, 1), seed=0)
     source = Tokenizer.train([s for s, _ in pairs], 40, "char", add_dummy_prefix=False)
     target = Tokenizer.train([t for _, t in pairs], 40, "word")
-    sizes = {"num_layers": 2, "d_model": 16, "d_ff": 32, "num_heads": 2, "dropout": 0.0}
-    config = TransformerConfig.for_tokenizers("tiny", source, target, **{**sizes, **fields})
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 2, "d_model": 16, "d_ff": 32}
+    options = {**sizes, "num_heads": 2, "dropout": 0.0, **fields}
+    config = TransformerConfig.for_tokenizers("tiny", source, target, **options)
     import keras
 
     keras.utils.set_random_seed(0)

@@ -61,7 +61,7 @@ def test_a_loop_around_encoder_and_decoder_step_is_greedy_search(translator, tmp
 def test_details_are_those_of_the_full_model_and_agree_with_the_scores(
     make_translator, open_session
 ):
-    translator = make_translator(0, output_bias=True)
+    translator = make_translator(0, output_bias=True, num_decoder_layers=1)
     conversion = convert_search(translator.model, ("log_probs", "cross_attention"))
     session = open_session(conversion.model)
     source_ids = ids_of(translator, WORDS)

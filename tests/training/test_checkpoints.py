@@ -20,12 +20,13 @@ from keras_transformer.training.schedules import InverseSquareRoot
 SMALL = {"d_ff": 8}
 
 
-def compiled(seed=0, *, use_ema=False, **fields):
+def compiled(seed=0, *, use_ema=False, precision="float32", **fields):
+    keras.config.set_dtype_policy(precision)
     model = tiny_model(seed, **{**SMALL, "dropout": 0.4, "attention_dropout": 0.2, **fields})
     schedule = InverseSquareRoot(warmup_steps=3, peak=0.01)
     optimizer = keras.optimizers.Adam(schedule, use_ema=use_ema)
     model.compile(optimizer, SmoothedCrossEntropy(0.1), run_eagerly=True)
-    optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)  # in float16 it scales the loss, too
     return model
 
 
@@ -48,12 +49,14 @@ def assert_same_state(first, second):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("use_ema", [False, True])
-def test_promise_5_resumed_equals_uninterrupted_dropout_included(tmp_path, use_ema):
-    whole = compiled(use_ema=use_ema)
+@pytest.mark.parametrize(
+    "options", [{}, {"use_ema": True}, {"precision": "mixed_float16"}], ids=str
+)
+def test_promise_5_resumed_equals_uninterrupted_dropout_included(tmp_path, options):
+    whole = compiled(**options)
     train(whole, 0, 3)
     save_checkpoint(tmp_path, whole, Progress(step=3, seconds=1.5, best=2.5))
-    resumed = compiled(seed=9, use_ema=use_ema)
+    resumed = compiled(seed=9, **options)
     progress, damaged = restore_checkpoint(tmp_path, resumed)
     assert (progress, damaged) == (Progress(step=3, seconds=1.5, best=2.5), [])
     assert_same_state(resumed, whole)

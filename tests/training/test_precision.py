@@ -3,7 +3,6 @@
 import csv
 import io
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -24,20 +23,15 @@ def losses(result):
 
 
 @pytest.mark.slow
-def test_a_run_in_mixed_precision_learns_and_resumes_exactly(tiny_recipe, tmp_path):
-    precision = "mixed_float16"  # the scale of its loss is resumed too
-    whole = run(tiny_recipe, tmp_path / "whole", precision=precision)
-    first, *_, last = losses(whole)
+def test_a_run_in_mixed_precision_learns_and_leaves_a_float32_model(tiny_recipe, tmp_path):
+    result = run(tiny_recipe, tmp_path, precision="mixed_float16")
+    first, *_, last = losses(result)
     assert last[0] < first[0]
     assert last[1] < first[1]
-    run(tiny_recipe, tmp_path / "again", precision=precision, max_steps=4)
-    again = run(tiny_recipe, tmp_path / "again", precision=precision)
-    assert losses(again) == losses(whole)
-    models = [result.run.load_best_model() for result in (whole, again)]
-    assert {model.dtype_policy.name for model in models} == {"float32"}
-    assert {layer.compute_dtype for layer in models[0]._flatten_layers()} == {"float32"}
-    for one, other in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(one, other)
+    model = result.run.load_best_model()
+    assert model.dtype_policy.name == "float32"
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
 def test_the_model_is_made_with_the_policy_and_float16_scales_its_loss(tiny_run, tiny_recipe):
