@@ -3,7 +3,7 @@
 
 bin := .venv/bin
 PYTEST ?=
-workers := -n 2 --dist loadfile --no-loadscope-reorder
+workers := -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -40,6 +40,7 @@ prove: setup ## measure what benchmarks/RESULTS.md reports, with Multi30k in DAT
 	$(bin)/python benchmarks/pipeline.py --source $(DATA)/train.en --target $(DATA)/train.de
 	$(bin)/python benchmarks/memory_reuse.py
 	$(bin)/python benchmarks/kill.py
+	$(bin)/python -m pytest -q -rs -m prove
 	REFERENCES=1 tools/setup_venv.sh
 	$(bin)/python benchmarks/layers.py --works forward
 	$(bin)/python benchmarks/training.py --source $(DATA)/train.en --target $(DATA)/train.de --plot benchmarks/training.png
