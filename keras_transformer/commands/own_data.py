@@ -178,7 +178,7 @@ def _tuning_in_words(config: RunConfig, found: Survey) -> dict[str, str]:
 
 def _data_in_words(config: RunConfig, found: Survey) -> dict[str, str]:
     fraction = config.data.validation_fraction
-    skipped = f"; {found.skipped:,} lines with a blank side are left out" if found.skipped else ""
+    skipped = f"; lines left out, with a blank side: {found.skipped:,}" if found.skipped else ""
     return {
         "data": f"{found.pairs:,} pairs{skipped}",
         "held out": (

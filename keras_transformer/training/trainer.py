@@ -239,7 +239,7 @@ def _in_words(found: Statistics, data: DataConfig) -> str:
     if found.overlong:
         done = "left out" if data.overlong == "skip" else "cut"
         limits = f"{data.max_source_length} source or {data.max_target_length} target tokens"
-        text += f"\n            {found.overlong:,} pairs above {limits} are {done}"
+        text += f"\n            pairs {done}, above {limits}: {found.overlong:,}"
     return text
 
 

@@ -100,7 +100,7 @@ def test_lines_with_a_blank_side_are_counted(pairs_file):
     with pairs_file.open("a", encoding="utf-8") as file:
         file.write("\n \tx\n")
     choices = own_data.in_words(*own_data.make_recipe(pairs=str(pairs_file)))
-    assert choices["data"] == "100 pairs; 2 lines with a blank side are left out"
+    assert choices["data"] == "100 pairs; lines left out, with a blank side: 2"
 
 
 def test_what_an_option_has_changed_is_what_is_said(pairs_file):
