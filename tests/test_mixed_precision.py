@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny_models import OPTIONS, disturb, source_ids, target_ids, tiny_config
 
+from keras_transformer import backend
 from keras_transformer.config import RNNSearchConfig, TransformerConfig
 from keras_transformer.data import make_dataset
 from keras_transformer.data.splits import open_splits
@@ -128,7 +129,7 @@ def losses_of_100_steps(reverse, policy, sizes):
     """
     recipe, pairs, tokenizer = reverse
     training = recipe.training
-    keras.utils.set_random_seed(training.seed)
+    backend.make_deterministic(training.seed, jit_compile=True)
     config = TransformerConfig.for_tokenizers(
         recipe.model.preset, tokenizer, tokenizer, **recipe.model.overrides | sizes
     )

@@ -216,6 +216,7 @@ def test_dropout_is_on_in_training_only():
 
 @pytest.mark.slow
 def test_trains_compiled_by_xla():
+    backend.make_deterministic(0, jit_compile=True)
     model = tiny_rnn()
     inputs = batch(model)
     model.compile(keras.optimizers.Adam(0.02), SmoothedCrossEntropy(0.0), jit_compile=True)
