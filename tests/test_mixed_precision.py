@@ -151,16 +151,16 @@ def losses_of_100_steps(reverse, policy, sizes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sizes",
+    ("sizes", "left"),  # left: the most of the loss that may be there still
     [
-        pytest.param(ONE_LAYER | {"d_model": 32, "d_ff": 64}, id="small"),
-        pytest.param({}, id="whole", marks=pytest.mark.prove),
+        pytest.param(ONE_LAYER | {"d_model": 32, "d_ff": 64}, 0.6, id="small"),
+        pytest.param({}, 0.5, id="whole", marks=pytest.mark.prove),
     ],
 )
-def test_loss_of_reverse_after_100_steps_is_within_2_percent_of_float32(reverse, sizes):
+def test_loss_of_reverse_after_100_steps_is_within_2_percent_of_float32(reverse, sizes, left):
     expected = losses_of_100_steps(reverse, "float32", sizes)
     print(f"{'float32':14} {expected.round(4)}")
-    assert expected[-1] < 0.6 * expected[0]
+    assert expected[-1] < left * expected[0]
     for policy in POLICIES:
         found = losses_of_100_steps(reverse, policy, sizes)
         difference = found / expected - 1

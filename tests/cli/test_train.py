@@ -65,7 +65,7 @@ def test_a_marian_folder_translates_like_any_other_model(run, marian_folder):
 
 
 @pytest.mark.slow
-def test_own_data_train_a_marian_model_further_and_the_run_is_whole_without_its_folder(
+def test_own_data_train_a_marian_model_further_and_it_resumes_when_the_folder_has_gone(
     run, pairs_file, marian_folder, tmp_path
 ):
     folder = tmp_path / "run"
@@ -82,6 +82,9 @@ def test_own_data_train_a_marian_model_further_and_the_run_is_whole_without_its_
         assert line in result.stdout
     assert result.stderr == ""
     shutil.rmtree(marian_folder)
+    result = run(*command, "--max-steps", 4)
+    assert result.exit_code == 0, result.output
+    assert "Resuming at step 2" in result.stdout
     result = run("translate", folder, input="hello world\n\n")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("\n") == 2

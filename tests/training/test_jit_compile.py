@@ -34,7 +34,7 @@ def state_after(recipe, folder, steps):
     return read_arrays(max((result.run.path / "checkpoints").iterdir()))[0]
 
 
-@pytest.mark.prove  # it compiles for minutes; what is resumed is not XLA's
+@pytest.mark.slow
 def test_promises_5_and_9_hold_for_what_xla_compiles(jit_recipe, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Keras warns where it does not compile

@@ -361,6 +361,28 @@ def test_without_its_checkpoints_a_run_needs_its_start_again(
         run(further(tiny_recipe, start), tmp_path / "run")
 
 
+def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tiny_recipe, tmp_path, monkeypatch):
+    end_of_batch = callbacks.StopAt.on_train_batch_end
+
+    def interrupt(self, batch, logs=None):
+        if self.step == 1:
+            self._interrupt(None, None)
+        end_of_batch(self, batch, logs)
+
+    monkeypatch.setattr(callbacks.StopAt, "on_train_batch_end", interrupt)
+    result, _ = run(tiny_recipe, tmp_path)
+    assert (result.reason, result.step) == ("interrupt", 2)
+    assert restore_step(result) == 2
+
+
+def restore_step(result):
+    config = result.run.load_best_model().config
+    model = compiled_model(config, result.run.recipe.training)
+    progress, damaged = restore_checkpoint(result.run.path / "checkpoints", model)
+    assert damaged == []
+    return progress.step
+
+
 def test_a_changed_recipe_is_refused_before_anything_is_touched(tiny_run, tiny_recipe):
     before = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=r"training.batch_tokens was 64, is 128"):
