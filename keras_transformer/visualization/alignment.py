@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from keras_transformer.visualization.arrays import check_fit, one_map, token_list
+from keras_transformer.visualization.arrays import check_fit, checked_title, one_map, token_list
 from keras_transformer.visualization.figures import (
     BLUE,
     GREY,
@@ -56,7 +56,7 @@ def plot_alignment(
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: weights that are not finite, are negative or do not fit the tokens; a layer or
+        ValueError: weights that are not from 0 to 1 or do not fit the tokens; a layer or
             head that is not there; `least` out of range.
 
     Example:
@@ -70,7 +70,9 @@ def plot_alignment(
     check_fit("weights", values, source, target)
     if not isinstance(least, numbers.Real) or isinstance(least, bool) or not 0 <= least <= 1:
         raise ValueError(f"least must be a weight from 0 to 1. Received: least={least!r}")
-    title = f"Alignment, {which}" if title is None and which else title or "Alignment"
+    title = checked_title(title)
+    if title is None:
+        title = f"Alignment, {which}" if which else "Alignment"
     labels = [label_of(token) for token in (*source, *target)]
     drawn, families = fonts_for([*labels, title])
     row = min(ROW, LONGEST_SIDE / max(values.shape))

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from keras_transformer.visualization.arrays import checked_title
 from keras_transformer.visualization.figures import (
     GREY,
     LABEL_SIZE,
@@ -84,7 +85,7 @@ def plot_architecture(model: Any, *, title: str | None = None) -> Figure:
     across, up = picture.get_size_inches()
     axes.set_position((0, 0, width / across, height / up))
     axes.set(xlim=(-WIDTH / 2, middle + WIDTH / 2), ylim=(0, height))
-    (title,), families = fonts_for([title or f"{model.count_params():,} parameters"])
+    (title,), families = fonts_for([checked_title(title) or f"{model.count_params():,} parameters"])
     write_title(axes, title, families)
     return shrink_wrap(picture)
 

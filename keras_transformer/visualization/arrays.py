@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+ROUNDING = 1e-3  # by which float16 weights may exceed 1
 SHAPES = {
     2: "[T, S]",
     3: "[N, T, S] of all heads",
@@ -37,6 +38,17 @@ def token_list(name: str, tokens: Sequence[str]) -> list[str]:
     return found
 
 
+def checked_title(title: str | None) -> str | None:
+    """Return a title.
+
+    Raises:
+        ValueError: it is no string.
+    """
+    if title is not None and not isinstance(title, str):
+        raise ValueError(f"title must be a string or None. Received: title={title!r}")
+    return title
+
+
 def finite_array(name: str, values: Any, shapes: dict[int, str]) -> np.ndarray:
     """Return float64 numbers with one of the wanted numbers of axes.
 
@@ -50,13 +62,16 @@ def finite_array(name: str, values: Any, shapes: dict[int, str]) -> np.ndarray:
     """
     wanted = " or ".join(shapes.values())
     try:
-        array = np.asarray(values).astype("float64")
+        array = np.asarray(values)
+        if np.iscomplexobj(array):
+            raise TypeError("complex numbers")
+        array = array.astype("float64")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers {wanted}. Received: {error}") from error
     if array.ndim not in shapes or not array.size:
         raise ValueError(
-            f"{name} must be {wanted}, with no axis of length 0. Of a batch, take one sentence: "
-            f"{name}[0]. Received: shape {array.shape}"
+            f"{name} must be {wanted}, with no axis of length 0. {_remedy(name, array, shapes)}"
+            f"Received: shape {array.shape}"
         )
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
@@ -68,19 +83,29 @@ def finite_array(name: str, values: Any, shapes: dict[int, str]) -> np.ndarray:
     return array
 
 
-def weight_array(weights: Any, shapes: dict[int, str]) -> np.ndarray:
+def _remedy(name: str, array: np.ndarray, shapes: dict[int, str]) -> str:
+    """Say what makes an array of another number of axes one that can be drawn."""
+    if array.ndim > max(shapes):
+        return f"Of a batch, take one sentence: {name}[0]. "
+    if array.ndim == 3 and set(shapes) == {4}:
+        return f"Of one layer, give {name}[None]. "
+    return ""
+
+
+def weight_array(name: str, weights: Any, shapes: dict[int, str]) -> np.ndarray:
     """Return attention weights as `finite_array` does.
 
     Raises:
-        ValueError: as `finite_array`, or a weight is negative.
+        ValueError: as `finite_array`, or a weight is not from 0 to 1.
     """
-    array = finite_array("weights", weights, shapes)
-    if array.min() < 0:
-        raise ValueError(
-            "weights must be attention weights, which are not negative. Draw scores with "
-            f"plot_similarity. Received: a weight of {array.min():.6g}"
-        )
-    return array
+    array = finite_array(name, weights, shapes)
+    for extreme in (array.min(), array.max()):
+        if not 0 <= extreme <= 1 + ROUNDING:
+            raise ValueError(
+                f"{name} must be attention weights, from 0 to 1. Give what is behind the softmax; "
+                f"draw scores with plot_similarity. Received: a weight of {extreme:.6g}"
+            )
+    return array.clip(0, 1)
 
 
 def check_fit(name: str, array: np.ndarray, source: list[str], target: list[str]) -> None:
@@ -109,7 +134,7 @@ def one_map(weights: Any, layer: int | None, head: int | None) -> tuple[np.ndarr
     Raises:
         ValueError: wrong weights, or a layer or head that they do not have.
     """
-    array = weight_array(weights, SHAPES)
+    array = weight_array("weights", weights, SHAPES)
     parts: list[str] = []
     for name, index, axes in (("layer", layer, 4), ("head", head, 3)):
         if array.ndim != axes:
@@ -129,13 +154,23 @@ def _chosen(array: np.ndarray, name: str, index: int | None) -> tuple[np.ndarray
     count = len(array)
     if index is None:
         return array.mean(axis=0), f"mean of {count} {name}s" if count > 1 else f"{name} 0"
-    if (
-        isinstance(index, bool)
-        or not isinstance(index, int | np.integer)
-        or index not in range(count)
-    ):
-        raise ValueError(
-            f"{name} must be an integer from 0 to {count - 1}, or None for the mean. "
-            f"Received: {name}={index!r}"
-        )
-    return array[int(index)], f"{name} {index}"
+    return array[place_of(name, index, count, "None for the mean")], f"{name} {index}"
+
+
+def place_of(name: str, index: Any, count: int, otherwise: str = "") -> int:
+    """Return an index from 0 to `count - 1` as an integer of Python.
+
+    Args:
+        name: of the argument, for errors.
+        index: the index, of Python or NumPy.
+        count: how many there are.
+        otherwise: what else may be given, for errors.
+
+    Raises:
+        ValueError: it is no integer or out of range.
+    """
+    whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
+    if not whole or not 0 <= index < count:
+        allowed = f"from 0 to {count - 1}{', or ' * bool(otherwise)}{otherwise}"
+        raise ValueError(f"{name} must be an integer {allowed}. Received: {name}={index!r}")
+    return int(index)

@@ -9,7 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from keras_transformer.visualization.arrays import check_fit, one_map, token_list, weight_array
+from keras_transformer.visualization.arrays import (
+    check_fit,
+    checked_title,
+    one_map,
+    place_of,
+    token_list,
+    weight_array,
+)
 from keras_transformer.visualization.figures import (
     LABEL_SIZE,
     TITLE_SIZE,
@@ -51,7 +58,8 @@ def plot_attention(
         weights: of one sentence, `[T, S]`, `[N, T, S]` (heads) or `[L, N, T, S]` (layers, heads):
             of `Transformer.attention_scores(...)` such as `cross[0]`, or the output
             `cross_attention[0, 0]` of an ONNX file. NumPy arrays or Keras tensors. A dict of
-            them, by title, is drawn side by side, with one scale of colours.
+            them, by title, is drawn side by side, with one scale of colours. What a layer's
+            `return_scores` gives is of a batch, `[B, N, T, S]`: take one sentence, `[0]`.
         source_tokens: S pieces that are looked at.
         target_tokens: T pieces that look; None for self-attention: the same as `source_tokens`.
         layer: which layer, from 0; None: the mean of all.
@@ -63,7 +71,7 @@ def plot_attention(
         A matplotlib `Figure`, as large as its labels need.
 
     Raises:
-        ValueError: weights that are not finite, are negative or do not fit the tokens; a layer or
+        ValueError: weights that are not from 0 to 1 or do not fit the tokens; a layer or
             head that is not there; a title for a dict; numbers that have no room.
 
     Example:
@@ -74,7 +82,7 @@ def plot_attention(
         >>> len(plot_attention({"before": weights, "after": weights}, ["the", "cat"]).axes)
         2
     """
-    maps = _titled_maps(weights, layer, head, title)
+    maps = _titled_maps(weights, layer, head, checked_title(title))
     source = token_list("source_tokens", source_tokens)
     target = source if target_tokens is None else token_list("target_tokens", target_tokens)
     for name, values in maps:
@@ -89,7 +97,7 @@ def plot_attention(
     arrays = [values for _, values in maps]
     largest = number_cell(arrays) if numbers else CELL
     cell = cell_size(arrays[0].shape, largest, LONGEST_SIDE if len(maps) == 1 else PANEL_SIDE)
-    scale = (0.0, max(values.max() for values in arrays))
+    scale = (0.0, max(values.max() for values in arrays) or 1.0)  # 0: nothing is looked at
     return draw_maps(
         list(zip(titles, arrays, strict=True)),
         Sides(rows, columns, *whose, families),
@@ -143,7 +151,7 @@ def plot_attention_grid(
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: weights that are not finite, are negative or do not fit the tokens.
+        ValueError: weights that are not from 0 to 1 or do not fit the tokens.
 
     Example:
         >>> weights = np.full((2, 4, 3, 3), 1 / 3)
@@ -151,11 +159,11 @@ def plot_attention_grid(
         >>> len(figure.axes)
         8
     """
-    array = weight_array(weights, {4: "[L, N, T, S] of all layers and heads"})
+    array = weight_array("weights", weights, {4: "[L, N, T, S] of all layers and heads"})
     source = token_list("source_tokens", source_tokens)
     target = source if target_tokens is None else token_list("target_tokens", target_tokens)
     check_fit("weights", array, source, target)
-    columns, rows, (title,), families = _texts(source, target, [title or ""])
+    columns, rows, (title,), families = _texts(source, target, [checked_title(title) or ""])
     cell = cell_size(array.shape[2:], SMALL_CELL, SMALL_SIDE)
     picture = new_picture()
     _draw_grid(picture, array, cell)
@@ -197,7 +205,7 @@ def plot_token_attention(
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: weights that are not finite, are negative or do not fit the tokens; a token
+        ValueError: weights that are not from 0 to 1 or do not fit the tokens; a token
             that is not there.
 
     Example:
@@ -206,24 +214,22 @@ def plot_token_attention(
         >>> figure.axes[0].get_title(loc="left")
         'Where "b" looks'
     """
-    array = weight_array(weights, {4: "[L, N, T, S] of all layers and heads"})
+    array = weight_array("weights", weights, {4: "[L, N, T, S] of all layers and heads"})
     source = token_list("source_tokens", source_tokens)
     target = source if target_tokens is None else token_list("target_tokens", target_tokens)
     check_fit("weights", array, source, target)
-    if isinstance(token, bool) or not isinstance(token, int) or token not in range(len(target)):
-        raise ValueError(
-            f"token must be an integer from 0 to {len(target) - 1}, the place of the token that "
-            f"looks. Received: token={token!r}"
-        )
+    token = place_of("token", token, len(target))
     layers, heads = array.shape[:2]
     rows = [f"layer {layer}, head {head}" for layer in range(layers) for head in range(heads)]
     values = array[:, :, token].reshape(len(rows), len(source))
-    title = f'Where "{label_of(target[token])}" looks' if title is None else title
+    title = checked_title(title)
+    if title is None:
+        title = f'Where "{label_of(target[token])}" looks'
     columns, rows, (title,), families = _texts(source, rows, [title])
     cell = cell_size(values.shape, CELL, LONGEST_SIDE)
     picture = new_picture()
     axes = add_axes(picture, 0, 0, cell * len(source), cell * len(rows))
-    add_colour_bar(picture, axes, draw_map(axes, values, least=0), "weight")
+    add_colour_bar(picture, axes, draw_map(axes, values, 0, values.max() or 1), "weight")
     for layer in range(1, layers):
         axes.axhline(layer * heads - 0.5, color="white", linewidth=1)
     name_ticks(axes, "y", rows, families, "", cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_transformer.hypothesis import Hypothesis
-from keras_transformer.visualization.arrays import finite_array
+from keras_transformer.visualization.arrays import checked_title, finite_array
 from keras_transformer.visualization.figures import (
     BLUE,
     GREY,
@@ -90,7 +91,7 @@ def plot_beam_search(
     ends += ["given up"] * len(given_up)
     tree = Branch(list(range(len(rows))), "start", _branches(rows, labels, ends, sums))
     boxes = list(_walk(tree))
-    drawn, families = fonts_for([*(box.text for box in boxes), title])
+    drawn, families = fonts_for([*(box.text for box in boxes), checked_title(title) or ""])
     picture = new_picture()
     axes = add_axes(picture, 0, 0, 1, 1)  # one inch is one unit
     axes.set_axis_off()
@@ -116,6 +117,12 @@ def _checked(hypotheses: Sequence[Hypothesis]) -> Sequence[Hypothesis]:
             "hypotheses must be a list of Hypothesis of one text: an entry of what translate "
             f"returns. Received: {hypotheses!r:.80}"
         )
+    for rank, hypothesis in enumerate(hypotheses):
+        if math.isnan(hypothesis.score):
+            raise ValueError(
+                "hypotheses must have scores that are numbers. Look for the step of training that "
+                f"gave others. Received: hypotheses[{rank}].score=nan"
+            )
     if not hypotheses:
         raise ValueError("hypotheses must hold at least one. Received: hypotheses=[]")
     return hypotheses

@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_transformer.files import replacing
-from keras_transformer.visualization.arrays import SHAPES, finite_array, token_list
+from keras_transformer.visualization.arrays import (
+    SHAPES,
+    checked_title,
+    token_list,
+    weight_array,
+)
 from keras_transformer.visualization.labels import label_of
 
 DIGITS = string.ascii_letters + string.digits + "-_"  # of base 64
 PARTS = 64**2 - 1  # of 1: what two digits can count
-ROUNDING = 1e-3  # by which float16 weights may exceed 1
 # Pixels of a page in a notebook: at most; above and below the tokens; the map; a token.
 HIGHEST, AROUND, MAP, ROW = 760, 235, 330, 22
 
@@ -124,7 +128,7 @@ def explore_attention(
             "Transformer.attention_scores. Received: None for all three"
         )
     kinds = [_kind(name, weights, tokens) for name, weights in arrays.items()]
-    page = _page({"title": title or "", "digits": DIGITS, "kinds": kinds})
+    page = _page({"title": checked_title(title) or "", "digits": DIGITS, "kinds": kinds})
     rows = max(weights.shape[axis] for weights in arrays.values() for axis in (2, 3))
     summary = "; ".join(_summary(name, weights) for name, weights in arrays.items())
     return AttentionExplorer(page, min(AROUND + max(ROW * rows, MAP), HIGHEST), summary)
@@ -132,14 +136,8 @@ def explore_attention(
 
 def _weights(name: str, given: Any) -> np.ndarray:
     """Return weights as `[L, N, T, S]`, from 0 to 1."""
-    weights = finite_array(name, given, SHAPES)
-    for extreme in (weights.min(), weights.max()):
-        if not 0 <= extreme <= 1 + ROUNDING:
-            raise ValueError(
-                f"{name} must be attention weights, from 0 to 1. Give what is behind the softmax; "
-                f"draw scores with plot_similarity. Received: a weight of {extreme:.6g}"
-            )
-    return weights.clip(0, 1).reshape((1,) * (4 - weights.ndim) + weights.shape)
+    weights = weight_array(name, given, SHAPES)
+    return weights.reshape((1,) * (4 - weights.ndim) + weights.shape)
 
 
 def _kind(name: str, weights: np.ndarray, tokens: dict[str, list[str] | None]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def plot_history(history: Any, *, metrics: Sequence[str] | None = None) -> Figur
         axes.set_xlabel(x_name, fontsize=LABEL_SIZE)
         axes.set_ylabel(name.replace("_", " "), fontsize=LABEL_SIZE)
         axes.tick_params(labelsize=LABEL_SIZE - 1)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=LABEL_SIZE - 1)
         write_title(axes, name.replace("_", " "), axes.title.get_fontfamily())

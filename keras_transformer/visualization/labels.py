@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 
 from keras_transformer.visualization.figures import LABEL_SIZE
 
+SPACES = " \u00a0\u3000"  # those that words are written with
 LONGEST = 20  # characters of a token that are written
 SMALLEST_SIZE = 6  # points
+JOINERS = "\u200c\u200d\u200e\u200f"  # shape or turn the letters beside them; words need them
 LINE = 1.25  # a line of any script is at most so many times as high as the size of its font
 POINTS = 72  # of an inch
 
@@ -20,14 +22,17 @@ POINTS = 72  # of an inch
 def label_of(token: str) -> str:
     """Return what is written for a token.
 
-    Spaces alone, control characters and nothing at all are made visible; a long token ends
-    with an ellipsis.
+    Nothing at all, spaces alone, characters that cannot be seen and accents without a letter are
+    made visible; a long token ends with an ellipsis.
     """
     if not token:
         return "(empty)"
-    if token.isspace() and token.isprintable() | (set(token) <= {" ", "\u00a0", "\u3000"}):
+    if set(token) <= set(SPACES):
         return "\u2423" * min(len(token), LONGEST)
-    text = "".join(_visible(letter) for letter in token)
+    alone = all(letter in JOINERS for letter in token)
+    text = "".join(_visible(letter, alone) for letter in token)
+    if unicodedata.category(text[0])[0] == "M":
+        text = "\u25cc" + text  # the circle that stands for a letter in Unicode's own tables
     if len(text) <= LONGEST:
         return text
     end = LONGEST - 1
@@ -36,8 +41,10 @@ def label_of(token: str) -> str:
     return text[:end] + "\u2026"
 
 
-def _visible(letter: str) -> str:
-    if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}:
+def _visible(letter: str, alone: bool) -> str:
+    """Write a character that cannot be seen by its number; `alone`: joiners, too."""
+    unseen = unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
+    if unseen and letter not in SPACES and (alone or letter not in JOINERS):
         return letter.encode("unicode_escape").decode("ascii")
     return letter
 

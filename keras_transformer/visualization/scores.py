@@ -7,7 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from keras_transformer.visualization.arrays import check_fit, finite_array, token_list
+from keras_transformer.visualization.arrays import (
+    check_fit,
+    checked_title,
+    finite_array,
+    token_list,
+)
 from keras_transformer.visualization.figures import (
     LABEL_SIZE,
     add_axes,
@@ -106,13 +111,13 @@ def plot_position_encoding(encoding: Any, *, title: str = "Position encoding") -
         'position'
     """
     array = finite_array("encoding", encoding, {2: "[T, D]"})
-    (title,), families = fonts_for([title])
+    (title,), families = fonts_for([checked_title(title) or ""])
     picture = new_picture()
     axes = add_axes(picture, 0, 0, 6.0, 4.0)
     add_colour_bar(picture, axes, draw_map(axes, array), "value")
     axes.set_ylabel("position", fontsize=LABEL_SIZE)
     axes.set_xlabel("component", fontsize=LABEL_SIZE)
     axes.tick_params(labelsize=LABEL_SIZE - 1)
-    axes.locator_params(integer=True)
+    axes.locator_params(integer=True, min_n_ticks=1)
     write_title(axes, title, families)
     return shrink_wrap(picture)

@@ -196,6 +196,14 @@ def test_joiners_and_marks_of_direction_are_not_missing_letters():
         ("x" * 20, "x" * 20),
         ("x" * 21, "x" * 19 + "…"),
         ("x" * 18 + "e\u0301" + "xx", "x" * 18 + "…"),
+        ("a\u200bb", "a\\u200bb"),
+        ("\u202e", "\\u202e"),
+        ("soft\u00adly", "soft\\xadly"),
+        ("\u2003", "\\u2003"),
+        ("\u3000", "␣"),
+        ("\u200d", "\\u200d"),
+        ("می\u200cروم", "می\u200cروم"),
+        ("\u0301", "\u25cc\u0301"),
     ],
 )
 def test_what_is_written_for_a_token(token, label):

@@ -115,7 +115,7 @@ def test_what_a_search_gave_up_is_dashed_and_has_no_score():
 
 
 def test_the_attention_of_one_token_has_a_row_for_each_head():
-    figure = pictures.plot_token_attention(WEIGHTS, SOURCE, TARGET, token=1)
+    figure = pictures.plot_token_attention(WEIGHTS, SOURCE, TARGET, token=np.int64(1))
     np.testing.assert_allclose(image_of(figure.axes[0]), WEIGHTS[:, :, 1].reshape(8, 3))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert (labels[0], labels[-1]) == ("layer 0, head 0", "layer 1, head 3")
@@ -153,6 +153,23 @@ def test_a_loss_that_is_no_number_is_counted_in_the_legend():
     assert label.get_text() == "training (2 not finite)"
 
 
+def test_one_epoch_and_one_position_have_whole_numbers_at_their_axes():
+    one_epoch = pictures.plot_history({"loss": [2.0]}).axes[0]
+    one_position = pictures.plot_position_encoding([[0.5, 1.0]]).axes[0]
+    for axis in (one_epoch.xaxis, one_position.xaxis, one_position.yaxis):
+        assert [place for place in axis.get_ticklocs() if place % 1] == []
+
+
+def test_weights_that_are_all_zero_are_drawn_on_the_scale_of_weights():
+    nothing = np.zeros((1, 1, 2, 2))
+    figures = (
+        pictures.plot_attention(nothing, ["a", "b"]),
+        pictures.plot_attention_grid(nothing, ["a", "b"]),
+        pictures.plot_token_attention(nothing, ["a", "b"], token=0),
+    )
+    assert {figure.axes[0].images[0].get_clim() for figure in figures} == {(0, 1)}
+
+
 def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
     figure = pictures.plot_attention([[1.0]], ["a"])
     assert isinstance(figure, Figure)
@@ -184,6 +201,22 @@ def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
             r"weights must be finite .* Received: nan at \[0, 1\], and 0 more",
         ),
         (lambda: pictures.plot_attention([[-0.5, 1.5]], TARGET, ["x"]), "plot_similarity.*-0.5"),
+        (lambda: pictures.plot_attention([[0.5, 1.5]], TARGET, ["x"]), "plot_similarity.* 1.5"),
+        (lambda: pictures.plot_attention([[0.5j]], ["x"]), "weights must be numbers.*complex"),
+        (
+            lambda: pictures.plot_attention_grid(WEIGHTS[0], SOURCE, TARGET),
+            r"Of one layer, give weights\[None\]. Received: shape \(4, 2, 3\)",
+        ),
+        (lambda: pictures.plot_attention(WEIGHTS, SOURCE, TARGET, title=5), "title=5"),
+        (lambda: pictures.plot_attention_grid(WEIGHTS, SOURCE, TARGET, title=5), "title=5"),
+        (lambda: pictures.plot_alignment([[1.0]], ["a"], ["b"], title=5), "title=5"),
+        (lambda: pictures.plot_position_encoding([[1.0]], title=5), "title=5"),
+        (lambda: pictures.plot_beam_search(BEST, title=5), "title=5"),
+        (lambda: pictures.explore_attention(["a"], encoder=[[1.0]], title=5), "title=5"),
+        (
+            lambda: pictures.plot_beam_search([Hypothesis("a", float("nan"), [5], True)]),
+            r"hypotheses\[0\].score=nan",
+        ),
         (
             lambda: pictures.plot_attention(WEIGHTS[None], SOURCE, TARGET),
             r"weights\[0\].*\(1, 2, 4",
@@ -213,7 +246,7 @@ def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
         ),
         (
             lambda: pictures.plot_token_attention(WEIGHTS, SOURCE, TARGET, token=2),
-            "token must be an integer from 0 to 1, .* Received: token=2",
+            "token must be an integer from 0 to 1. Received: token=2",
         ),
         (lambda: pictures.plot_architecture(7), "model must be a Transformer.* Received: int"),
         (
