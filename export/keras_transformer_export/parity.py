@@ -134,6 +134,8 @@ def compare(
         batch_sizes=sorted({len(request.texts) for request in requests}),
         beam_sizes=sorted({request.options.beam_size for request in requests}),
         runtimes=reports,
+        score_tolerance=SCORE_TOLERANCE,
+        tie_tolerance=TIE_TOLERANCE,
         packages=packages,
         examples=_examples(translator, requests, expected, reports),
     )

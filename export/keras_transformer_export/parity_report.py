@@ -93,13 +93,18 @@ class ParityReport(_Record):
     """What was compared, and how large the differences are.
 
     `max_logit_difference` is relative to the largest logit, teacher-forced, from the ONNX graph;
-    None where no ONNX file was made.
+    None where no ONNX file was made. Scores of a file may differ from those of Keras by
+    `score_tolerance`; two outputs are a tie where the full model's scores of them differ by no
+    more than `tie_tolerance`, as a share of the score where that is above 1. (Reports from before
+    they were written have None.)
     """
 
     sentences: int
     batch_sizes: list[int]
     beam_sizes: list[int]
     runtimes: dict[str, RuntimeReport]
+    score_tolerance: float | None = None
+    tie_tolerance: float | None = None
     max_logit_difference: float | None = None
     graph: GraphReport | None = None
     packages: dict[str, str]

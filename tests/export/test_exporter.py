@@ -75,6 +75,7 @@ def test_a_bundle_holds_what_its_manifest_says_and_is_proven(bundle_folder):
     assert set(parity["runtimes"]) == {"saved_model", "model.onnx", "model.ids.onnx"}
     assert {1, 2, 7, 32} <= set(parity["batch_sizes"])
     assert parity["max_logit_difference"] <= 1e-5
+    assert (parity["score_tolerance"], parity["tie_tolerance"]) == (1e-4, 1e-5)
     assert len({len(example["ids"]) for example in parity["examples"]}) > 3
     assert "equal ids and texts" in (bundle_folder / "README.md").read_text()
 
