@@ -57,6 +57,12 @@ class DataConfig(Settings):
             raise ValueError("data: give validation_source and validation_target together.")
         if self.validation_pairs is not None and self.validation_source is not None:
             raise ValueError("data: give validation_pairs or validation_source, not both.")
+        files = (*needed, self.validation_pairs, self.validation_source)
+        if self.folder is not None and not any(files):
+            raise ValueError(
+                f"data.folder (--data) must be left out when kind is {self.kind!r}, which reads no "
+                f"files. Received: folder={self.folder!r}"
+            )
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
                 "data.validation_fraction and test_fraction must leave pairs to train on. "

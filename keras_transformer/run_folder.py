@@ -91,7 +91,7 @@ class RunFolder:
                     f"{path} holds a run with other settings, which cannot be resumed with these. "
                     "Give another --run-folder, or the old settings. Changed: " + "; ".join(changed)
                 )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(
                 f"{path} must be a new folder or a training run. Give another --run-folder."
             )

@@ -23,6 +23,11 @@ VOCABULARIES = {"source_vocab_size": 100, "target_vocab_size": 80}
         (DataConfig, {"kind": "reverse", "pairs": "a"}, "data.pairs must be left out.*'reverse'"),
         (
             DataConfig,
+            {"kind": "reverse", "folder": "a"},
+            "--data. must be left out.*reads no files",
+        ),
+        (
+            DataConfig,
             {"kind": "reverse", "validation_source": "a"},
             "validation_source and validation_target together",
         ),

@@ -125,6 +125,8 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match=r"must be a new folder or a training run"):
         RunFolder.create(tmp_path, recipe())
+    with pytest.raises(ValueError, match=r"thesis.tex must be a new folder or a training run"):
+        RunFolder.create(tmp_path / "thesis.tex", recipe())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -77,7 +77,7 @@ def make_recipe(
     if found.pairs < FEWEST_PAIRS:
         raise ValueError(
             f"{path}: must have at least {FEWEST_PAIRS} pairs, so that some can be held out. "
-            f"Add more. Received: {found.pairs} pairs"
+            f"Add more. Received: {found.pairs} pair{'s' * (found.pairs != 1)}"
         )
     name = path.name.split(".")[0] or "mine"
     data = DataConfig(**files, validation_fraction=_validation_fraction(found.pairs))
