@@ -227,7 +227,7 @@ def test_limits_and_penalties_are_those_of_keras(ids_model, translator, words, r
     )
     expected = translator.search(source_ids, options)
     assert received["ids"].tolist() == expected.ids.tolist()
-    np.testing.assert_allclose(received["scores"], expected.scores, atol=1e-5)
+    np.testing.assert_allclose(received["scores"], expected.scores, rtol=1e-5, atol=1e-5)
 
 
 def test_the_onnx_file_alone_says_what_it_is(bundle_folder):
