@@ -154,23 +154,24 @@ def _chosen(array: np.ndarray, name: str, index: int | None) -> tuple[np.ndarray
     count = len(array)
     if index is None:
         return array.mean(axis=0), f"mean of {count} {name}s" if count > 1 else f"{name} 0"
-    return array[place_of(name, index, count, "None for the mean")], f"{name} {index}"
+    return array[place_of(name, index, count, ", or None for the mean")], f"{name} {index}"
 
 
-def place_of(name: str, index: Any, count: int, otherwise: str = "") -> int:
+def place_of(name: str, index: Any, count: int, more: str) -> int:
     """Return an index from 0 to `count - 1` as an integer of Python.
 
     Args:
         name: of the argument, for errors.
         index: the index, of Python or NumPy.
         count: how many there are.
-        otherwise: what else may be given, for errors.
+        more: what else is to be said of it, for errors.
 
     Raises:
         ValueError: it is no integer or out of range.
     """
     whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
     if not whole or not 0 <= index < count:
-        allowed = f"from 0 to {count - 1}{', or ' * bool(otherwise)}{otherwise}"
-        raise ValueError(f"{name} must be an integer {allowed}. Received: {name}={index!r}")
+        raise ValueError(
+            f"{name} must be an integer from 0 to {count - 1}{more}. Received: {name}={index!r}"
+        )
     return int(index)

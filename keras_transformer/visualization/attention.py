@@ -218,7 +218,7 @@ def plot_token_attention(
     source = token_list("source_tokens", source_tokens)
     target = source if target_tokens is None else token_list("target_tokens", target_tokens)
     check_fit("weights", array, source, target)
-    token = place_of("token", token, len(target))
+    token = place_of("token", token, len(target), ", the place of the token that looks")
     layers, heads = array.shape[:2]
     rows = [f"layer {layer}, head {head}" for layer in range(layers) for head in range(heads)]
     values = array[:, :, token].reshape(len(rows), len(source))

@@ -76,7 +76,7 @@ def plot_beam_search(
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: no hypotheses, or log-probabilities that do not fit them.
+        ValueError: no hypotheses, a score that is NaN, or log-probabilities that do not fit them.
 
     Example:
         >>> best = [Hypothesis("a b", -0.1, [5, 6], True), Hypothesis("a c", -0.4, [5, 7], True)]
