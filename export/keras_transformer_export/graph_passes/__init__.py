@@ -6,7 +6,10 @@ computes, and knows nothing of a Transformer. `PASSES` is the order in which the
 
 from onnx import ModelProto
 
-from keras_transformer_export.graph_passes.argmax import drop_negative_zero_test
+from keras_transformer_export.graph_passes.argmax import (
+    drop_negative_zero_test,
+    split_long_searches,
+)
 from keras_transformer_export.graph_passes.common import merge_equal_nodes
 from keras_transformer_export.graph_passes.comparisons import compare_integers
 from keras_transformer_export.graph_passes.constants import fold_constants
@@ -23,6 +26,7 @@ from keras_transformer_export.graph_passes.loop_states import hoist_loop_states
 from keras_transformer_export.graph_passes.masks import add_masks
 from keras_transformer_export.graph_passes.no_ops import remove_no_ops
 from keras_transformer_export.graph_passes.reshapes import merge_reshapes
+from keras_transformer_export.graph_passes.residuals import fold_residuals
 from keras_transformer_export.graph_passes.scales import fold_scales
 from keras_transformer_export.graph_passes.selects import restore_where
 
@@ -46,6 +50,8 @@ PASSES = (
     fuse_gemm,
     merge_reshapes,
     fold_scales,
+    fold_residuals,
+    split_long_searches,
     share_transposed_weights,
     merge_equal_nodes,
     remove_dead_code,

@@ -46,6 +46,16 @@ def share_transposed_weights(graph: Graph) -> int:
     return changes
 
 
+def is_linear_map(graph: Graph, gemm: Node) -> bool:
+    """True for a Gemm of a constant matrix and a constant bias with a number for each column."""
+    if len(gemm.inputs) != 3 or gemm.attributes:
+        return False
+    weight, bias = (graph.constants.get(name) for name in gemm.inputs[1:])
+    if weight is None or bias is None:
+        return False
+    return bias.shape[-1:] == weight.shape[1:] and bias.size == weight.shape[1]
+
+
 def _transposed(graph: Graph, weight: str, stored: dict[str, str]) -> str | None:
     """The constant that `weight` is the transpose of."""
     array = graph.constants.get(weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_transformer_export.graph_passes.graph import Graph
+from keras_transformer_export.graph_passes.linear import is_linear_map
 from keras_transformer_export.graph_passes.nodes import Node
 
 SAME_DATA = ("Reshape", "Transpose", "Split")
@@ -38,7 +39,7 @@ def _linear_map_of(graph: Graph, value: str) -> tuple[Node, slice] | None:
         if node is None:
             return None
         if node.op_type == "Gemm":
-            return (node, columns) if _is_plain(graph, node) else None
+            return (node, columns) if is_linear_map(graph, node) else None
         if node.op_type not in SAME_DATA or columns != slice(None):
             return None
         if node.op_type == "Split":
@@ -49,15 +50,6 @@ def _linear_map_of(graph: Graph, value: str) -> tuple[Node, slice] | None:
             columns = slice(int(sizes[:place].sum()), int(sizes[: place + 1].sum()))
         value = node.inputs[0]
     return None
-
-
-def _is_plain(graph: Graph, gemm: Node) -> bool:
-    if len(gemm.inputs) != 3 or gemm.attributes:
-        return False
-    weight, bias = (graph.constants.get(name) for name in gemm.inputs[1:])
-    if weight is None or bias is None:
-        return False
-    return bias.shape[-1:] == weight.shape[1:]  # a number for each column
 
 
 def _scale(graph: Graph, gemm: Node, columns: slice, scale: np.float32) -> None:
