@@ -64,6 +64,7 @@ def run(
     _check_files(config)
     if config.model.start_from is not None:
         _check_start(config, folder)
+    _check_warmup(config)
     if survey is not None:
         _say_choices(config, survey)
     elif start_from is not None:
@@ -176,6 +177,17 @@ def _check_start(config: RunConfig, folder: Path) -> None:
             f"peak_learning_rate {config.training.peak_learning_rate} is one for training from "
             "nothing: it may undo what the model has learned. Less than "
             f"{HIGH_RATE} is usual; copy the recipe to change it."
+        )
+
+
+def _check_warmup(config: RunConfig) -> None:
+    """Say so where a run ends before its rate has risen to what the recipe wants."""
+    training = config.training
+    if training.schedule != "constant" and training.warmup_steps > training.max_steps:
+        screen.warn(
+            f"the learning rate rises for {training.warmup_steps:,} steps (training.warmup_steps), "
+            f"and this run has {training.max_steps:,}: it ends while the rate is low. Take more "
+            "steps, or copy the recipe and lower training.warmup_steps."
         )
 
 

@@ -138,4 +138,5 @@ def test_own_data_trains_in_few_steps_and_says_what_was_chosen_and_what_is_next(
         assert line in result.stdout
     assert "Trained 2 steps" in result.stdout
     assert f"keras-transformer evaluate {folder}" in result.stdout
-    assert result.stderr == ""
+    assert "rises for 1,000 steps" in result.stderr
+    assert "this run has 2" in " ".join(result.stderr.split())

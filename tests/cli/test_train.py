@@ -80,7 +80,8 @@ def test_own_data_train_a_marian_model_further_and_it_resumes_when_the_folder_ha
         "Trained 2 steps",
     ):
         assert line in result.stdout
-    assert result.stderr == ""
+    assert result.stderr.startswith("warning: the learning rate rises for 200 steps")
+    assert result.stderr.count("\n") == 1
     shutil.rmtree(marian_folder)
     result = run(*command, "--max-steps", 4)
     assert result.exit_code == 0, result.output
@@ -137,6 +138,24 @@ def test_a_rate_for_training_from_nothing_is_warned_of(tiny_run, tmp_path, monke
     own, _ = own_data.make_recipe(pairs=str(own_pairs(tmp_path)), start_from=str(tiny_run.path))
     train._check_start(own, tmp_path)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_warned_of"),
+    [
+        ({"max_steps": 100, "warmup_steps": 200}, True),
+        ({"max_steps": 200, "warmup_steps": 200}, False),
+        ({"max_steps": 100, "warmup_steps": 200, "schedule": "constant"}, False),
+    ],
+)
+def test_a_run_that_ends_while_its_rate_rises_is_warned_of(settings, is_warned_of, monkeypatch):
+    from keras_transformer.commands import train
+
+    said = []
+    monkeypatch.setattr(train.screen, "warn", said.append)
+    config, _ = train._choose("reverse", None, None, None, None)
+    train._check_warmup(train.changed(config, training=settings))
+    assert [text[:36] for text in said] == ["the learning rate rises for 200 step"] * is_warned_of
 
 
 def own_pairs(folder):
