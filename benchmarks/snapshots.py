@@ -27,6 +27,7 @@ def main() -> None:
     )
     parser.add_argument("run")
     parser.add_argument("--beam-size", type=int, default=1)
+    parser.add_argument("--length-penalty", type=float, default=0.6)
     parser.add_argument("--steps", type=int, default=1000, help="the last state in any case")
     options = parser.parse_args()
     backend.start()
@@ -42,7 +43,9 @@ def main() -> None:
 
     def bleu() -> str:
         sources = [source for source, _ in examples]
-        found = translator.translate(sources, beam_size=options.beam_size)
+        found = translator.translate(
+            sources, beam_size=options.beam_size, length_penalty=options.length_penalty
+        )
         texts = [hypotheses[0].text for hypotheses in found]
         references = [references for _, references in examples]
         return f"{evaluation.bleu(texts, references, tokenize='none').value:.2f}"

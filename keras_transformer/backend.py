@@ -11,7 +11,8 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 
@@ -24,29 +25,32 @@ def install_hint(extra: str) -> str:
 
 
 def quiet() -> None:
-    """Ask TensorFlow and its libraries to say nothing but errors. Call it before they load."""
+    """Let TensorFlow and its libraries say nothing but errors. Call it before they load.
+
+    From then on whoever imports TensorFlow, such as Keras, gets it as `import_tensorflow` does:
+    after the text operators where they are installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl", "tf2onnx", "h5py"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    is_waiting = any(isinstance(finder, _QuietTensorFlow) for finder in sys.meta_path)
+    if "tensorflow" not in sys.modules and not is_waiting:
+        sys.meta_path.insert(0, _QuietTensorFlow())
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow quietly, after the text operators where they are installed.
+    """Import TensorFlow quietly, after the text operators where they are installed; see `quiet`.
 
     Raises:
         ImportError: TensorFlow is not installed; the message says which extra brings it.
     """
     quiet()
-    if "tensorflow" not in sys.modules:
-        with contextlib.suppress(ImportError):  # needed only where they are installed
-            load_text_operators()
     keep_freed_memory()
     try:
-        with _native_stderr_silenced():
-            import tensorflow as tf
+        import tensorflow as tf
     except ImportError as error:
         raise ImportError(f"TensorFlow is needed. {install_hint('train')}") from error
     return tf
@@ -114,12 +118,42 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 2**26)
 
 
+class _QuietTensorFlow(MetaPathFinder):
+    """Prepares for the first import of TensorFlow, whoever asks for it, and silences its start.
+
+    Environment variables do not reach what its native code writes before it has read them.
+    """
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        with contextlib.suppress(ImportError):  # needed only where they are installed
+            load_text_operators()
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Silenced(spec.loader)
+        return spec
+
+
+class _Silenced(Loader):
+    """Runs a module as its own loader does, with native code silenced."""
+
+    def __init__(self, loader: Loader):
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        with _native_stderr_silenced():
+            self.loader.exec_module(module)
+
+
 @contextlib.contextmanager
 def _native_stderr_silenced() -> Any:
     """Drop what native code writes to file descriptor 2 before its own log settings apply."""
-    if "tensorflow" in sys.modules:
-        yield
-        return
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nothing:

@@ -56,6 +56,46 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder to this process; it is made where it is not there, and goes if it stays empty.
+
+    The system lets go of it when the process ends, however it does. Where it has no locks, as on
+    Windows and some network disks, nothing is kept.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    if not is_new and not folder.is_dir():  # for others to complain of
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder} must not be in use: another process trains in it. Wait until it has "
+                "ended, or give another --run-folder."
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 def remove_parts(folder: Path) -> None:
     """Delete what killed processes were writing with `replacing` in a folder."""
     for part in folder.glob(f"{_PART}*"):

@@ -211,7 +211,7 @@ class TrainingConfig(Settings):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     distribution: Literal["one", "mirrored", "data_parallel"] = "one"
     devices: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)  # as Keras and NumPy take them
 
     @model_validator(mode="after")
     def _devices_of_a_distribution(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any
 from keras_transformer import backend
 from keras_transformer.config import TransformerConfig
 from keras_transformer.files import remove_parts, replacing
-from keras_transformer.recipe import RunConfig
+from keras_transformer.recipe import RunConfig, TrainingConfig
 from keras_transformer.text.tokenizer import Tokenizer
 
 # What a run that is resumed may have changed: when it ends, where it trains, what its best model is
@@ -26,6 +26,10 @@ FREE = {
         "patience",
         "tensorboard",
     )
+}
+# Before the first checkpoint, all that the tokenizers do not depend on.
+UNTRAINED = {f"training.{name}" for name in TrainingConfig.model_fields} | {
+    f"data.{name}" for name in ("overlong", "max_source_length", "max_target_length")
 }
 # And how translations are measured, unless the best so far was chosen by that.
 MEASURED = {f"training.{name}" for name in ("quality_metric", "bleu_tokenize", "quality_examples")}
@@ -78,13 +82,15 @@ class RunFolder:
             ValueError: the folder holds a run with other settings; each is named.
         """
         path = Path(path)
-        for folder in (path, path / "checkpoints"):
+        kept = (path / "checkpoints", path / "snapshots", *(path / "ids").glob("*"))
+        for folder in (path, *kept):
             remove_parts(folder)
         if (path / "config.yaml").exists():
             old = cls.open(path).recipe
             if recipe.model.start_from is not None and recipe.model.architecture is None:
                 recipe = _with_architecture(recipe, old.model.architecture)
             free = FREE | MEASURED if old.training.best_by == "loss" else FREE
+            free = free if cls(path, recipe).has_weights else free | UNTRAINED
             changed = _changed(old.model_dump(), recipe.model_dump(), free)
             if changed:
                 raise ValueError(

@@ -41,6 +41,36 @@ print("done")
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
+@pytest.mark.parametrize("first", ["import keras", "import tensorflow as tf"])
+def test_keras_and_tensorflow_start_as_quietly_after_this_package(first):
+    """As in README's first example; the text operators work afterwards."""
+    result = fresh(f"""
+import keras_transformer as kt
+{first}
+import sys, tensorflow
+assert tensorflow.__spec__.loader is tensorflow.__loader__
+assert type(tensorflow.__loader__).__module__.startswith(("importlib", "_frozen_importlib"))
+assert not [finder for finder in sys.meta_path if "keras_transformer" in type(finder).__module__]
+from keras_transformer import backend
+backend.load_text_operators()
+print(int(tensorflow.reduce_sum(tensorflow.ones(3))))
+""")
+    assert (result.stdout, result.stderr) == ("3\n", "")
+
+
+def test_what_tensorflow_fails_with_is_seen(tmp_path):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow/__init__.py").write_text("raise ImportError('no AVX here')")
+    result = fresh(f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import keras_transformer as kt
+import tensorflow
+""")
+    assert result.returncode == 1
+    assert result.stderr.endswith("ImportError: no AVX here\n")
+
+
 @pytest.mark.parametrize("first", ["onnxruntime_extensions", "tensorflow"])
 def test_text_operators_are_refused_only_after_tensorflow(first):
     result = fresh(f"""

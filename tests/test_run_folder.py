@@ -18,20 +18,28 @@ def recipe(**sections):
     return RunConfig(**(VALUES | sections))
 
 
+def trained(folder, **changes):
+    """A run with a checkpoint."""
+    run = RunFolder.create(folder, recipe(**changes))
+    (run.path / "checkpoints").mkdir()
+    (run.path / "checkpoints/step-000000001.npz").touch()
+    return run
+
+
 def test_a_new_folder_holds_the_recipe(tmp_path):
     run = RunFolder.create(tmp_path / "runs" / "mine", recipe())
     assert RunFolder.open(run.path).recipe == recipe()
 
 
 def test_the_same_recipe_reopens_it_and_only_the_limits_may_change(tmp_path):
-    RunFolder.create(tmp_path, recipe())
+    trained(tmp_path)
     longer = recipe(training={"max_steps": 99, "max_minutes": None})
     assert RunFolder.create(tmp_path, longer).recipe == longer
     assert RunFolder.open(tmp_path).recipe == longer
 
 
 def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
-    RunFolder.create(tmp_path, recipe())
+    trained(tmp_path)
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     for name in ("quality_examples", "best_by", "patience", "tensorboard", "clip_norm"):
         del values["training"][name]
@@ -44,13 +52,13 @@ def test_a_run_of_a_version_that_knew_fewer_settings_reopens(tmp_path):
 
 def test_what_the_best_model_is_and_what_is_written_may_change(tmp_path):
     values = VALUES["training"] | {"quality_examples": 9}
-    RunFolder.create(tmp_path, recipe(training=values))
+    trained(tmp_path, training=values)
     other = recipe(training=values | {"best_by": "wer", "patience": 3, "tensorboard": True})
     assert RunFolder.create(tmp_path, other).recipe == other
 
 
 def test_how_translations_are_measured_may_change_unless_the_best_was_chosen_by_it(tmp_path):
-    RunFolder.create(tmp_path, recipe())
+    trained(tmp_path)
     measured = VALUES["training"] | {"quality_examples": 9, "best_by": "bleu"}
     RunFolder.create(tmp_path, recipe(training=measured))
     more = measured | {"quality_examples": 10, "best_by": "loss"}
@@ -79,14 +87,37 @@ def test_how_translations_are_measured_may_change_unless_the_best_was_chosen_by_
     ],
 )
 def test_a_changed_recipe_is_refused_and_the_field_is_named(change, message, tmp_path):
-    RunFolder.create(tmp_path, recipe())
+    trained(tmp_path)
     with pytest.raises(ValueError, match=f"run with other settings.*{message}"):
         RunFolder.create(tmp_path, recipe(**change))
     assert RunFolder.open(tmp_path).recipe == recipe()
 
 
-def test_every_changed_field_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [{"training": {"seed": 7}}, {"data": {"kind": "reverse", "overlong": "cut"}}],
+)
+def test_what_tokenizers_do_not_depend_on_may_change_before_the_first_checkpoint(change, tmp_path):
+    """Advice such as "use overlong=cut" must not lead to a folder that refuses it."""
     RunFolder.create(tmp_path, recipe())
+    RunFolder.create(tmp_path, recipe(**change))
+    assert RunFolder.open(tmp_path).recipe == recipe(**change)
+    with pytest.raises(ValueError, match=r"tokenizer.vocab_size was 8000, is 99"):
+        RunFolder.create(tmp_path, recipe(**change, tokenizer={"vocab_size": 99}))
+
+
+def test_what_killed_processes_were_writing_goes(tmp_path):
+    run = trained(tmp_path)
+    parts = [run.path / name / ".part-x.npz" for name in (".", "checkpoints", "snapshots", "ids/a")]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    RunFolder.create(tmp_path, recipe())
+    assert not any(part.exists() for part in parts)
+
+
+def test_every_changed_field_is_named(tmp_path):
+    trained(tmp_path)
     with pytest.raises(ValueError) as caught:
         RunFolder.create(tmp_path, recipe(training={"seed": 7, "warmup_steps": 3}))
     assert "training.seed was 0, is 7" in str(caught.value)

@@ -49,8 +49,9 @@ class Statistics:
     Attributes:
         batches: number of batches (steps).
         pairs: number of pairs in them.
-        source_tokens: source positions that are not padding, end ids included.
-        target_tokens: target positions that are not padding, end ids included.
+        source_tokens: source positions that are not padding, end ids included; where texts are cut
+            in several ways, the number to be expected.
+        target_tokens: the same of target positions.
         positions: all source and target positions of the batches.
         overlong: pairs with a side above its limit, which were skipped or cut.
         complete: False when the corpus is larger than one pool and no epoch has been read to its
@@ -104,6 +105,8 @@ class BatchStream:
         subword_nbest: in how many ways a text may be cut; above 1, each epoch draws one of the most
             probable ones (Kudo 2018, https://arxiv.org/abs/1804.10959). For unigram tokenizers.
         subword_alpha: they are drawn by probability to this power, from 0: all alike.
+        divisible_by: rows of padding that others add to batches make their number a multiple of
+            this; `statistics` counts them.
 
     Raises:
         ValueError: for an argument out of range, an iterator in place of a corpus, a corpus
@@ -129,6 +132,7 @@ class BatchStream:
         cache: Path | None = None,
         subword_nbest: int = 1,
         subword_alpha: float = 0.1,
+        divisible_by: int = 1,
     ):
         counts = {
             "batch_tokens": batch_tokens,
@@ -137,6 +141,7 @@ class BatchStream:
             "num_shapes": num_shapes,
             "pool_size": pool_size,
             "subword_nbest": subword_nbest,
+            "divisible_by": divisible_by,
         }
         _check_integers({"seed": seed}, 0)
         _check_integers(counts, 1)
@@ -160,7 +165,7 @@ class BatchStream:
         self._pairs, self._pool_size = pairs, pool_size
         self._source, self._target, self._start_id = source, target, start
         self._seed, self._shuffle = seed, shuffle
-        self._alpha = subword_alpha
+        self._alpha, self._divisible_by = subword_alpha, divisible_by
         self._encoder = Encoder(
             source, target, max_source_length, max_target_length, overlong, subword_nbest
         )
@@ -202,7 +207,7 @@ class BatchStream:
         for number, read in enumerate(self._recording_failure(self._pools())):
             pool = join([carried, read.pool])
             plan, leftovers = self._plan(pool, read.last, (epoch, number))
-            total = _add(total, pool, [(self._shapes[i], members) for i, members in plan])
+            total = self._added(total, pool, plan)
             total = replace(total, overlong=total.overlong + read.overlong)
             carried = pool.take(leftovers)
             for place, (index, members) in enumerate(plan[skip:], start=skip):
@@ -224,6 +229,11 @@ class BatchStream:
             # Known at the latest now that an epoch has ended.
             skip = max(0, skip - (self.steps_per_epoch or 0))
             epoch += 1
+
+    @property
+    def replaced(self) -> bool:
+        """Whether `cache` held ids of other pairs, or of these files before they changed."""
+        return self._stored.replaced
 
     def locate(self, step: int) -> tuple[int, int]:
         """Returns (epoch, step in that epoch) of a step counted from the start of epoch 0.
@@ -303,7 +313,31 @@ class BatchStream:
         read = self._first_pool
         plan = fill(self._shapes, assign(self._shapes, *_lengths(read.pool)))
         empty = Statistics(overlong=read.overlong, complete=read.last)
-        return _add(empty, read.pool, [(self._shapes[i], members) for i, members in plan])
+        return self._added(empty, read.pool, plan)
+
+    def _added(
+        self, total: Statistics, pool: Pool, plan: list[tuple[int, np.ndarray]]
+    ) -> Statistics:
+        """Returns the statistics with those of the planned batches of a pool in them."""
+        tokens = [
+            round(sum(float(lengths[members].sum()) + len(members) for _, members in plan))
+            for lengths in (
+                side.expected_lengths(self._alpha) for side in (pool.source, pool.target)
+            )
+        ]
+        positions = 0
+        for index, _ in plan:
+            shape = self._shapes[index]
+            rows = shape.rows + -shape.rows % self._divisible_by
+            positions += rows * (shape.source + shape.target)
+        return replace(
+            total,
+            batches=total.batches + len(plan),
+            pairs=total.pairs + sum(len(members) for _, members in plan),
+            source_tokens=total.source_tokens + tokens[0],
+            target_tokens=total.target_tokens + tokens[1],
+            positions=total.positions + positions,
+        )
 
     def _plan(
         self, pool: Pool, last: bool, key: tuple[int, int]
@@ -352,21 +386,6 @@ class BatchStream:
 def _lengths(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """Source and target lengths with the end id, each text cut into the most pieces."""
     return pool.source.longest + 1, pool.target.longest + 1
-
-
-def _add(total: Statistics, pool: Pool, plan: list[tuple[Shape, np.ndarray]]) -> Statistics:
-    source_lengths, target_lengths = pool.source.lengths + 1, pool.target.lengths + 1
-    return replace(
-        total,
-        batches=total.batches + len(plan),
-        pairs=total.pairs + sum(len(members) for _, members in plan),
-        source_tokens=total.source_tokens
-        + sum(int(source_lengths[members].sum()) for _, members in plan),
-        target_tokens=total.target_tokens
-        + sum(int(target_lengths[members].sum()) for _, members in plan),
-        positions=total.positions
-        + sum(shape.rows * (shape.source + shape.target) for shape, _ in plan),
-    )
 
 
 def _all_overlong(pairs: int) -> str:

@@ -59,9 +59,12 @@ def make_dataset(
         seed: the order is a function of (seed, epoch, step) alone.
         shuffle: False keeps one order at every pass, for validation.
         repeat: False: a pass is one epoch, and each fresh iteration takes the next epoch's order.
-            True: one endless stream of epochs, the same at every fresh iteration.
+            True: one endless stream of epochs, the same at every fresh iteration; `fit` then wants
+            `steps_per_epoch`. Take it for a streamed corpus: where Keras finds the end of one only
+            by reaching it, it warns, and counts one optimizer step too many in each epoch.
         start_step: the first batch, counted from the start of epoch 0; for resuming. The batches
-            from there on are the ones an uninterrupted run would have seen.
+            from there on are the ones an uninterrupted run would have seen. Without `repeat` each
+            iteration goes on where the last one ended, and is as many steps as a whole epoch.
         max_source_length: the most source ids of a pair, end id included.
         max_target_length: the most target ids of a pair, end id included.
         overlong: "skip" pairs above a limit or "cut" them to it; counted in the statistics.
@@ -115,6 +118,7 @@ def make_dataset(
         cache=None if cache is None else Path(cache),
         subword_nbest=subword_nbest,
         subword_alpha=subword_alpha,
+        divisible_by=shard[1] * devices,
     )
     pads = (source.pad_id, target.pad_id, target.pad_id)
 
@@ -158,15 +162,20 @@ def _as_dataset(
     share: Callable[[Batch], Batch] | None = None,
 ) -> tf.data.Dataset:
     tf = backend.import_tensorflow()
-    first_epoch, skip = (0, 0) if repeat else stream.locate(start_step)
+    if start_step and not repeat:
+        stream.locate(start_step)  # from now on the number of steps is known
+    steps = stream.steps_per_epoch
     iterations = itertools.count()
 
     def generate() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
         iteration = next(iterations)
+        batches: Iterator[Batch]
         if repeat:
             batches = stream.stream(start_step)
+        elif steps:
+            batches = itertools.islice(stream.stream(start_step + iteration * steps), steps)
         else:
-            batches = stream.batches(first_epoch + iteration, skip if iteration == 0 else 0)
+            batches = stream.batches(iteration)
         for batch in batches if share is None else map(share, batches):
             yield (batch.source_ids, batch.target_in), batch.target_out
 
@@ -176,8 +185,8 @@ def _as_dataset(
         dataset = dataset.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         )
-    elif stream.steps_per_epoch and not skip:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(stream.steps_per_epoch))
+    elif steps:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     dataset = dataset.prefetch(_AHEAD)
     setattr(dataset, _STREAM, stream)
     return dataset

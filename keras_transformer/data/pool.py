@@ -79,6 +79,16 @@ class Side(NamedTuple):
             return np.zeros(0, np.int64)
         return np.maximum.reduceat(self.rows.lengths, self.firsts)
 
+    def expected_lengths(self, alpha: float) -> np.ndarray:
+        """The mean length of each text as `draw` cuts it; float64 where it has several ways."""
+        if len(self.log_probs) == len(self.counts):  # one way each
+            return self.lengths
+        text = np.repeat(np.arange(len(self.counts)), self.counts)
+        log_probs = self.log_probs.astype(np.float64)
+        weights = np.exp(alpha * (log_probs - np.maximum.reduceat(log_probs, self.firsts)[text]))
+        totals = np.add.reduceat(weights, self.firsts)
+        return np.add.reduceat(weights * self.rows.lengths, self.firsts) / totals
+
     def take(self, indices: np.ndarray) -> "Side":
         """Returns a copy of the chosen texts, in this order."""
         counts = self.counts[indices]

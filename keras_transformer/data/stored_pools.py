@@ -32,16 +32,20 @@ class StoredPools:
         folder: made when the first pool is saved; None: nothing is kept.
         about: all that decides what the pools hold, as plain values. Pools in the folder that
             were made with something else are deleted.
+
+    Attributes:
+        replaced: whether there were such.
     """
 
     def __init__(self, folder: Path | None, about: dict[str, Any]):
         self.folder = folder
         text = json.dumps(about, sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if folder is not None:
-            for path in folder.glob("pool-*.npz"):
-                if not path.name.startswith(f"pool-{self._key}-"):
-                    path.unlink(missing_ok=True)
+        self.replaced = False
+        for path in folder.glob("pool-*.npz") if folder is not None else ():
+            if not path.name.startswith(f"pool-{self._key}-"):
+                path.unlink(missing_ok=True)
+                self.replaced = True
 
     def load(self, number: int) -> Read | None:
         """Read a pool, counted from 0; None where it is not there, or damaged."""

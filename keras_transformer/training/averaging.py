@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
+from keras_transformer.training.checkpoints import optimizer_steps
 from keras_transformer.training.distribution import ONE, Place
 from keras_transformer.training.translation_quality import TranslationQuality
 
@@ -77,7 +78,7 @@ class AverageLast(keras.callbacks.Callback):
         self.weights: list[np.ndarray] | None = None
 
     def on_train_begin(self, logs=None):
-        step = int(self.model.optimizer.iterations)
+        step = optimizer_steps(self.model)
         with self.place.first_before_others():
             for path in self._snapshots():
                 if path > self._path(step) or not _is_whole(path):
@@ -87,7 +88,7 @@ class AverageLast(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         trained = self.model.get_weights()
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(int(self.model.optimizer.iterations))
+        path = self._path(optimizer_steps(self.model))
         with self.place.first_before_others():
             if self.place.first:
                 write_arrays(path, {f"{i:05d}": array for i, array in enumerate(trained)}, {})

@@ -16,7 +16,12 @@ from keras_transformer.data.batching import BatchStream
 from keras_transformer.evaluation import LABELS
 from keras_transformer.training.averaging import AverageLast
 from keras_transformer.training.best import Best
-from keras_transformer.training.checkpoints import Progress, save_checkpoint, save_inference_model
+from keras_transformer.training.checkpoints import (
+    Progress,
+    optimizer_steps,
+    save_checkpoint,
+    save_inference_model,
+)
 from keras_transformer.training.distribution import ONE, Place
 from keras_transformer.training.translation_quality import TranslationQuality
 
@@ -69,7 +74,7 @@ class StopAt(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
         if self._steps_before is None:
-            self.step = int(self.model.optimizer.iterations)
+            self.step = optimizer_steps(self.model)
         if self.place.processes > 1:
             self._agreed, _ = self.place.agree(self.seconds, False)
         self._previous_handler = signal.getsignal(signal.SIGINT) or signal.default_int_handler
@@ -194,7 +199,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
             with self.place.alone():
                 save_inference_model(self.model, self.folder / "best.keras", weights)
         if chosen is None and self.stop.reason == "interrupt":
-            self.best.waited = waited  # brought forward: it is going to come in its turn
+            self.best.waited = waited  # it came early, and those to come are full of steps again
         if self.best.is_out_of(self.patience) and self.stop.reason is None:
             self.stop.reason = "patience"
             self.model.stop_training = True

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_transformer.array_files import read_arrays, write_arrays
@@ -44,6 +45,11 @@ class Progress:
 def fingerprints(source: Tokenizer, target: Tokenizer) -> list[str]:
     """Return the SHA-256 of each tokenizer's model."""
     return [hashlib.sha256(tokenizer.serialized).hexdigest() for tokenizer in (source, target)]
+
+
+def optimizer_steps(model: Any) -> int:
+    """Return the steps that the optimizer counts, on one device or on several."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def state_variables(model: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from keras_transformer import backend
 from keras_transformer.data.batching import Statistics
 from keras_transformer.data.pipeline import make_dataset, stream_of
+from keras_transformer.files import held
 from keras_transformer.model import Transformer
 from keras_transformer.recipe import DataConfig, RunConfig, TrainingConfig
 from keras_transformer.run_folder import RunFolder
@@ -56,7 +58,8 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
         console: where progress is written.
 
     Raises:
-        ValueError: bad data, a folder that holds another run, or a loss that is not a number.
+        ValueError: bad data, a folder that holds another run or that another process trains in, or
+            a loss that is not a number.
         ImportError: a package that the recipe needs is not installed.
         OSError: the disk is full; earlier checkpoints stay.
     """
@@ -66,9 +69,10 @@ def train(recipe: RunConfig, run_folder: str | Path, console: Console) -> Traini
     place = find_place(recipe.training)
     if not place.first:
         console = Console(quiet=True)
-    prepared = prepare(recipe, run_folder, place, console)
-    with place.fit_scope():
-        return _train(prepared, place, console)
+    with held(run_folder) if place.first else contextlib.nullcontext():
+        prepared = prepare(recipe, run_folder, place, console)
+        with place.fit_scope():
+            return _train(prepared, place, console)
 
 
 def _train(prepared: Prepared, place: Place, console: Console) -> TrainingResult:
@@ -134,6 +138,15 @@ def _get_ready(
     """Say where training starts and on what; compile it where the recipe wants that."""
     if stop.step:
         console.print(f"Resuming at step {stop.step:,}", highlight=False)
+        for name, dataset in (("training", batches), ("validation", validation)):
+            if stream_of(dataset).replaced:
+                console.print(
+                    f"The files of the {name} pairs have changed since they were tokenized. "
+                    "Training goes on with what is in them now.",
+                    style="yellow",
+                    highlight=False,
+                    soft_wrap=True,
+                )
     found = _in_words(stream_of(batches).statistics(), recipe.data)
     console.print(f"Batches     {found}", highlight=False)
     if not stop.step and recipe.model.start_from is not None:
@@ -160,7 +173,8 @@ def _datasets(prepared: Prepared, start_id: int, stop: StopAt) -> tuple[Any, Any
         "shard": (place.index, place.processes),
         "devices": place.devices,
     }
-    batches = make_dataset(
+    batches = _dataset(
+        "training",
         prepared.splits.train,
         prepared.source,
         prepared.target,
@@ -172,7 +186,8 @@ def _datasets(prepared: Prepared, start_id: int, stop: StopAt) -> tuple[Any, Any
         subword_alpha=training.subword_alpha,
         **options,
     )
-    validation = make_dataset(
+    validation = _dataset(
+        "validation",
         prepared.splits.validation,
         prepared.source,
         prepared.target,
@@ -181,6 +196,15 @@ def _datasets(prepared: Prepared, start_id: int, stop: StopAt) -> tuple[Any, Any
         **options,
     )
     return batches, validation
+
+
+def _dataset(name: str, *arguments: Any, **options: Any) -> Any:
+    try:
+        return make_dataset(*arguments, **options)
+    except ValueError as error:
+        if str(error).startswith("pairs "):
+            raise ValueError(f"{name} {error}") from None
+        raise
 
 
 def _callbacks(

@@ -88,8 +88,9 @@ class TranslationQuality(keras.callbacks.Callback):
         self.metrics = _checked(metrics)
         self.best = Best(self._chosen(best_by))
         check_count("every", every)
-        if patience is not None:
-            check_count("patience", patience)
+        for name, value in (("patience", patience), ("num_examples", num_examples)):
+            if value is not None:
+                check_count(name, value)
         self.every = every
         self.patience = patience
         self.source = source
@@ -112,6 +113,8 @@ class TranslationQuality(keras.callbacks.Callback):
         # One for all evaluations: it compiles its search now, so that a wrong option is found
         # before the first step, and reads the weights of the moment each time.
         if self._translator is None or self._translator.model is not self.model:
+            if self._translator is not None:
+                self.best = Best(self.best.metric)  # that of another model says nothing of this one
             self._translator = Translator(self.model, self.source, self.target)
             self._translator.translate([self.examples[0][0]], **self.options)
 
@@ -134,7 +137,16 @@ class TranslationQuality(keras.callbacks.Callback):
                 self.console.print(_patience_in_words(self.best), highlight=False)
 
     def measure(self) -> dict[str, float]:
-        """Decode the examples with the weights as they are now; return each metric's value."""
+        """Decode the examples with the weights as they are now; return each metric's value.
+
+        Raises:
+            RuntimeError: no `fit` has begun.
+        """
+        if self._translator is None:
+            raise RuntimeError(
+                "measure wants the model of a fit: pass this callback to model.fit first. To "
+                "measure a model without training use Translator and evaluation."
+            )
         return self._values(self._translate())
 
     def show(self, console: Console, count: int) -> None:

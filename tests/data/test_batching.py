@@ -209,6 +209,17 @@ def test_statistics_count_what_the_batches_hold(source, target, pool_size):
     assert statistics.padding_waste == pytest.approx(padding / statistics.positions)
 
 
+def test_statistics_count_rows_that_are_added_for_several_devices(source, target):
+    alone, shared = (
+        BatchStream(corpus(300), source, target, batch_tokens=64, divisible_by=n) for n in (1, 7)
+    )
+    rows = [(len(batch.source_ids), batch) for batch in alone.batches()]
+    positions = sum(
+        -(-n // 7) * 7 * (b.source_ids.shape[1] + b.target_out.shape[1]) for n, b in rows
+    )
+    assert shared.statistics().positions == positions > alone.statistics().positions
+
+
 def test_little_of_a_large_corpus_is_padding(source, target):
     generator = np.random.default_rng(0)
     pairs = []

@@ -71,12 +71,35 @@ def test_an_endless_stream_resumes_exactly(tokenizer):
         assert batches(resumed, 5) == uninterrupted[start : start + 5]
 
 
-def test_a_start_step_without_repeat_goes_on_in_its_epoch(tokenizer):
+def test_a_start_step_without_repeat_goes_on_there_in_epochs_of_full_length(tokenizer):
     whole = make_dataset(PAIRS, tokenizer, tokenizer, batch_tokens=60)
-    epochs = [batches(whole) for _ in range(3)]
+    epochs = [batches(whole) for _ in range(4)]
     steps = len(epochs[0])
+    uninterrupted = [batch for epoch in epochs for batch in epoch]
     resumed = make_dataset(PAIRS, tokenizer, tokenizer, batch_tokens=60, start_step=steps + 2)
-    assert [batches(resumed), batches(resumed)] == [epochs[1][2:], epochs[2]]
+    assert resumed.cardinality().numpy() == steps
+    assert batches(resumed) + batches(resumed) == uninterrupted[steps + 2 : 3 * steps + 2]
+
+
+def test_fit_takes_every_batch_from_a_start_step_on(tokenizer):
+    """Keras keeps the length of the first epoch for all others."""
+    import keras
+
+    class Counted(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.add_weight(shape=(), name="scale")
+
+        def call(self, ids):
+            return keras.ops.cast(ids[1], "float32") * self.scale
+
+    dataset = make_dataset(PAIRS, tokenizer, tokenizer, batch_tokens=60)
+    steps = len(dataset)
+    resumed = make_dataset(PAIRS, tokenizer, tokenizer, batch_tokens=60, start_step=2 * steps - 1)
+    model = Counted()
+    model.compile("sgd", "mse")
+    model.fit(resumed, epochs=3, verbose=0, shuffle=False)
+    assert int(model.optimizer.iterations) == 3 * steps
 
 
 def test_cardinality_is_known(tokenizer):

@@ -96,6 +96,14 @@ def test_every_epoch_has_the_same_texts_in_other_pieces(unigram, pool_size):
         )
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 5.0])
+def test_padding_is_told_of_the_ways_that_are_drawn(unigram, alpha):
+    drawn = stream(unigram, subword_alpha=alpha)
+    epochs = [list(drawn.batches(epoch)) for epoch in range(20)]
+    tokens = np.mean([sum((b.source_ids != 0).sum() for b in epoch) for epoch in epochs])
+    assert drawn.statistics().source_tokens == pytest.approx(tokens, rel=0.02)
+
+
 @pytest.mark.parametrize("pool_size", [30, 1000])
 def test_the_order_is_still_a_function_of_seed_epoch_and_step(unigram, tmp_path, pool_size):
     options = {"pool_size": pool_size}

@@ -102,12 +102,13 @@ def assert_same_training(folder, expected):
     assert np.ptp(logits[0]) > 0.1  # they say something
 
 
-def written(tiny_recipe, folder, dropout):
+def written(tiny_recipe, folder, dropout, **training):
     """A recipe whose batches hold other numbers of tokens on each half."""
     values = tiny_recipe.model_dump()
     values["model"]["overrides"]["dropout"] = dropout
     # one shape, which every process has to compile
     values["training"] |= {"max_steps": STEPS, "evaluate_every": 4, "num_shapes": 1}
+    values["training"] |= training
     (folder / "recipe.yaml").write_text(RunConfig(**values).to_yaml(), encoding="utf-8")
     return folder / "recipe.yaml"
 
@@ -115,7 +116,7 @@ def written(tiny_recipe, folder, dropout):
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_two_mirrored_devices_train_as_one(tiny_recipe, tmp_path):
-    recipe = written(tiny_recipe, tmp_path, dropout=0.0)
+    recipe = written(tiny_recipe, tmp_path, dropout=0.0, average_last=2)
     train(RunConfig.load(recipe), tmp_path / "one", Console(file=io.StringIO()))
     alone(("-c", TWO_LOGICAL_DEVICES), recipe, tmp_path / "two", ("--distribution", "mirrored"))
     assert_same_training(tmp_path / "two", tmp_path / "one")

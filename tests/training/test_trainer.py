@@ -383,6 +383,40 @@ def restore_step(result):
     return progress.step
 
 
+def test_files_that_have_changed_since_are_told_of(tiny_recipe, tmp_path):
+    lines = [f"{n}\t{n}\n" for n in range(100)]
+    (tmp_path / "own.tsv").write_text("".join(lines))
+    values = tiny_recipe.model_dump()
+    values["data"] = {"kind": "pairs", "pairs": str(tmp_path / "own.tsv")}
+    values["data"]["validation_fraction"] = 0.2
+    recipe = RunConfig(**values)
+    run(recipe, tmp_path / "run", max_steps=1, evaluate_every=1)
+    _, screen = run(recipe, tmp_path / "run", max_steps=2, evaluate_every=1)
+    assert "have changed" not in screen
+    (tmp_path / "own.tsv").write_text("".join(lines[:60]))
+    _, screen = run(recipe, tmp_path / "run", max_steps=3, evaluate_every=1)
+    assert "The files of the training pairs have changed since they were tokenized" in screen
+
+
+@pytest.mark.parametrize("side", ["training", "validation"])
+def test_pairs_that_are_all_too_long_are_named_and_the_advice_works(side, tiny_recipe, tmp_path):
+    for name, words in (("train", 9 if side == "training" else 1), ("val", 9)):
+        text = "".join(f"{'a ' * words}{n}\tb\n" for n in range(20))
+        (tmp_path / f"{name}.tsv").write_text(text)
+    values = tiny_recipe.model_dump()
+    values["data"] = {
+        "kind": "pairs",
+        "pairs": str(tmp_path / "train.tsv"),
+        "validation_pairs": str(tmp_path / "val.tsv"),
+        "max_source_length": 5,
+    }
+    with pytest.raises(ValueError, match=rf"{side} pairs must have .*overlong=.cut"):
+        run(RunConfig(**values), tmp_path / "run", max_steps=1)
+    values["data"]["overlong"] = "cut"
+    result, _ = run(RunConfig(**values), tmp_path / "run", max_steps=1)
+    assert result.step == 1
+
+
 def test_a_changed_recipe_is_refused_before_anything_is_touched(tiny_run, tiny_recipe):
     before = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=r"training.batch_tokens was 64, is 128"):

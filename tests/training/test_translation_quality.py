@@ -120,6 +120,21 @@ def test_a_second_fit_has_the_whole_patience_and_the_best_of_the_first(scripted)
     assert quality.best.value == 0.0
 
 
+def test_another_model_has_a_best_of_its_own(scripted, tmp_path):
+    scripted(RIGHT, ONE_WRONG)
+    quality = measured(best_path=tmp_path / "best.keras")
+    fit(quality, epochs=1)
+    (tmp_path / "best.keras").unlink()
+    fit(quality, epochs=1)
+    assert quality.best.value == 25.0
+    assert (tmp_path / "best.keras").exists()
+
+
+def test_measuring_before_fit_says_what_is_missing():
+    with pytest.raises(RuntimeError, match=r"pass this callback to model.fit first"):
+        measured().measure()
+
+
 def test_the_first_metric_says_whether_equal_sources_are_one_example():
     words = measured(metrics=("wer", "bleu"), num_examples=2).examples
     assert words == [("read", ["R EH D", "R IY D"]), ("cat", ["K AE T"])]
@@ -170,7 +185,7 @@ def test_that_training_ended_early_is_said(scripted):
         ({"best_by": "bleu"}, r"best_by must be one of metrics.*'bleu', metrics=\('wer',\)"),
         ({"every": 0}, "every must be an integer from 1 .* every=0"),
         ({"patience": 0}, "patience must be an integer from 1 .* patience=0"),
-        ({"num_examples": 0}, "limit must be 1 or more"),
+        ({"num_examples": 0}, "num_examples must be an integer from 1 .* num_examples=0"),
         ({"pairs": []}, "pairs must hold at least one pair of texts. Received: none"),
         ({"pairs": [("a", "")], "metrics": ("per",)}, "references must not all be empty"),
     ],
