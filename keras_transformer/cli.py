@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -386,7 +387,13 @@ def verify(
 def main() -> None:
     """Entry point of the command `keras-transformer`."""
     backend.quiet()
+    warnings.showwarning = _say_warning
     app()
+
+
+def _say_warning(message: Warning | str, *where: Any) -> None:
+    """Write what is warned of as the command's own warning, without a place in the code."""
+    screen.warn(str(message))
 
 
 if __name__ == "__main__":

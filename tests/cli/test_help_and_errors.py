@@ -100,6 +100,20 @@ def test_help_and_errors_come_without_waiting_for_tensorflow(look_around, start,
     assert stderr.decode().splitlines()[-1] == "loaded: []"
 
 
+WARN = """
+import sys, warnings
+from keras_transformer import cli
+cli.app = lambda: warnings.warn("pool-0.npz is damaged.", stacklevel=2)
+cli.main()
+"""
+
+
+def test_what_is_warned_of_has_no_place_in_the_code(start):
+    process = start(code=WARN)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr.decode() == "warning: pool-0.npz is damaged.\n"
+
+
 def test_a_full_disk_is_said_with_advice_and_without_traceback(capsys):
     with pytest.raises(typer.Exit) as stopped, screen.errors():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a")
