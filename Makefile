@@ -47,6 +47,7 @@ prove: setup ## measure what benchmarks/RESULTS.md reports, with Multi30k in DAT
 	$(bin)/keras-transformer export runs/multi30k exported/multi30k --precision int8 --layout split --force
 	$(bin)/python benchmarks/exactness.py runs/multi30k exported/multi30k
 	$(bin)/python benchmarks/decode.py runs/multi30k exported/multi30k --data $(DATA)
+	$(bin)/python benchmarks/bare_step.py exported/multi30k
 
 format: setup ## let ruff fix and format the code
 	@$(bin)/ruff check --fix --quiet . ; $(bin)/ruff format .

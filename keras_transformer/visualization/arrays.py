@@ -76,9 +76,10 @@ def finite_array(name: str, values: Any, shapes: dict[int, str]) -> np.ndarray:
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         place = tuple(map(int, wrong[0]))
+        others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ValueError(
             f"{name} must be finite numbers. Look for the step that gives others. "
-            f"Received: {array[place]} at {list(place)}, and {len(wrong) - 1} more"
+            f"Received: {array[place]} at {list(place)}{others}"
         )
     return array
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -24,6 +25,7 @@ from keras_transformer.visualization.figures import (
 )
 
 NOT_METRICS = ("epoch", "step", "seconds")
+IN_PERCENT = ("wer", "per", "exact_match")  # of the package's own measures; others are as they come
 PANEL, PANELS_A_ROW = (3.2, 2.2), 3  # inches, and how many stand side by side
 
 Rows = dict[str, list[float | None]]  # None: not measured then
@@ -61,9 +63,11 @@ def plot_history(history: Any, *, metrics: Sequence[str] | None = None) -> Figur
         _draw_line(axes, places, rows.get(name), "training", BLUE, "-o")
         _draw_line(axes, places, rows.get(f"val_{name}"), "validation", VERMILION, "--s")
         axes.set_xlabel(x_name, fontsize=LABEL_SIZE)
-        axes.set_ylabel(name.replace("_", " "), fontsize=LABEL_SIZE)
+        unit = " (%)" if name.endswith(IN_PERCENT) else ""
+        axes.set_ylabel(name.replace("_", " ") + unit, fontsize=LABEL_SIZE)
         axes.tick_params(labelsize=LABEL_SIZE - 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        _show_all(axes, places, x_name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=LABEL_SIZE - 1)
         write_title(axes, name.replace("_", " "), axes.title.get_fontfamily())
@@ -132,6 +136,19 @@ def _chosen(rows: Rows, metrics: Sequence[str] | None) -> list[str]:
             f"Received: metrics={unknown or metrics!r}"
         )
     return wanted
+
+
+def _show_all(axes: Axes, places: Sequence[float], x_name: str) -> None:
+    """Let the x axis reach over all epochs, also those without a finite value."""
+    known = [place for place in places if math.isfinite(place)]
+    if known:
+        margin = 0.5 if x_name == "epoch" else max(0.5, 0.05 * (max(known) - min(known)))
+        axes.set_xlim(min(known) - margin, max(known) + margin)
+    if not any(len(np.asarray(line.get_xdata())) for line in axes.lines):
+        axes.set_yticks([])
+        axes.text(
+            0.5, 0.4, "no finite value", transform=axes.transAxes, ha="center", fontsize=LABEL_SIZE
+        )
 
 
 def _draw_line(

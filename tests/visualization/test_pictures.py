@@ -151,6 +151,22 @@ def test_a_loss_that_is_no_number_is_counted_in_the_legend():
     figure = pictures.plot_history({"loss": [2.0, float("nan"), float("inf")]})
     (label,) = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "training (2 not finite)"
+    assert figure.axes[0].get_xlim() == (0.5, 3.5)  # all three epochs
+
+
+def test_no_finite_loss_at_all_is_said_and_no_scale_invented():
+    (axes,) = pictures.plot_history({"loss": [float("nan")] * 3}).axes
+    assert [text.get_text() for text in axes.texts] == ["no finite value"]
+    assert axes.get_yticks().size == 0
+    assert axes.get_xlim() == (0.5, 3.5)
+
+
+def test_measures_in_percent_say_so_and_epochs_are_counted_from_one():
+    rows = {"val_wer": [50.0] * 200, "exact_match": [1.0] * 200, "bleu": [1.0] * 200}
+    axes = pictures.plot_history(rows).axes
+    assert [one.get_ylabel() for one in axes] == ["wer (%)", "exact match (%)", "bleu"]
+    low, high = axes[0].get_xlim()
+    assert min(tick for tick in axes[0].get_xticks() if low <= tick <= high) >= 1
 
 
 def test_one_epoch_and_one_position_have_whole_numbers_at_their_axes():
@@ -198,7 +214,7 @@ def test_a_picture_shows_itself_in_jupyter_and_leaves_no_figure_open():
         ),
         (
             lambda: pictures.plot_attention([[0.5, np.nan]], TARGET, ["x"]),
-            r"weights must be finite .* Received: nan at \[0, 1\], and 0 more",
+            r"weights must be finite .* Received: nan at \[0, 1\]$",
         ),
         (lambda: pictures.plot_attention([[-0.5, 1.5]], TARGET, ["x"]), "plot_similarity.*-0.5"),
         (lambda: pictures.plot_attention([[0.5, 1.5]], TARGET, ["x"]), "plot_similarity.* 1.5"),
